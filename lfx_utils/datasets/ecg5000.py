@@ -1,0 +1,129 @@
+"""ECG5000 of the UCR archive: 5,000 beats of one patient with congestive heart failure."""
+
+import hashlib
+import io
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from .base import Dataset, Unavailable, data_root, fetch
+from .heartbeats import STEPS, divide
+
+STAND_IN = "heartbeats"
+FILES = ("ECG5000_TRAIN.txt", "ECG5000_TEST.txt")
+# SHA-256 of the values as little-endian float32 and of the labels as int64, training file first. The checksum is over
+# the values since mirrors carry the same numbers with other separators and line ends.
+SHA256 = "8806227a9479f4e885b1e0e69427ff99da34ce99b5033986874ac6554dfdaff5"
+# Tried in turn: one archive, or the training and the test file.
+SOURCES = (
+    ("https://www.timeseriesclassification.com/aeon-toolkit/ECG5000.zip",),
+    tuple(
+        "https://raw.githubusercontent.com/HFuoc/ECG5000-Anomaly/"
+        f"08e87f85b8fd837cede8e5c18f9bfbad07372ef4/data/raw/{file}"
+        for file in FILES
+    ),
+    tuple(
+        f"https://raw.githubusercontent.com/tejaslodaya/timeseries-clustering-vae/master/data/ECG5000/{file[:-4]}"
+        for file in FILES
+    ),
+)
+
+
+def load(train=None, test=None, seed=0, root=None, download=False, split="normal") -> Dataset:
+    """Load ECG5000 from `<root>/ecg5000`; the baseline is the mean normal training beat.
+
+    Read from `ecg5000.npz` (arrays X `(5000, 140)`, y 1–5) or from the archive's `ECG5000_TRAIN.txt` and
+    `ECG5000_TEST.txt`; a download is stored as the former.
+
+    Args:
+        train: how many training beats, None for all.
+        test: how many test beats, None for all.
+        seed: of the draw and of the random split.
+        root: the data root, see `data_root`.
+        download: fetch what is missing.
+        split: `"normal"` trains on normal beats and tests on abnormal ones (LF's feature importance), `"random"`
+            divides all 80/20 (LF's example importance); the archive's own split is not used.
+
+    Returns:
+        sequences `(N, 140, 1)`, each of mean 0 and variance 1; labels 0–4, where 0 is normal (the papers use only
+        normal against the rest).
+
+    Raises:
+        Unavailable: the files are missing or not sound, or the download failed.
+        ValueError: an unknown split.
+
+    Source: Dau et al. (2018), The UCR Time Series Archive; Goldberger et al. (2000), PhysioNet, BIDMC Congestive Heart
+    Failure Database, record chf07; splits and baseline from LF, App. C.1.
+    """
+    folder = data_root(root) / "ecg5000"
+    stored = folder / "ecg5000.npz"
+    try:
+        if stored.is_file():
+            with np.load(stored) as arrays:
+                beats, labels = check(arrays["X"], arrays["y"], stored)
+        elif (folder / FILES[0]).is_file():
+            beats, labels = parse([(folder / file).read_bytes() for file in FILES], folder)
+        elif download:
+            beats, labels = _download()
+            _store(stored, X=beats, y=labels)
+        else:
+            raise Unavailable(f"there is no {stored}")
+    except Unavailable:
+        raise
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise Unavailable(f"{stored} could not be read or written ({error})") from error
+    return divide(
+        "ecg5000", beats, labels - 1, (train, test), seed, split,
+        provenance=f"ECG5000 of the UCR archive, SHA-256 of its values {SHA256[:8]}….",
+    )  # fmt: skip
+
+
+def check(beats: np.ndarray, labels: np.ndarray, source) -> tuple[np.ndarray, np.ndarray]:
+    """Return the beats as float32 and the labels as int64 if their checksum is ECG5000's.
+
+    Raises:
+        Unavailable: it is not.
+    """
+    beats, labels = beats.astype("<f4"), labels.astype("<i8")
+    if hashlib.sha256(beats.tobytes() + labels.tobytes()).hexdigest() != SHA256:
+        raise Unavailable(f"{source} does not hold the values of ECG5000 (their SHA-256 differs)")
+    return beats, labels
+
+
+def parse(texts: list[bytes], source) -> tuple[np.ndarray, np.ndarray]:
+    """Read the training and the test file: a row a beat, its label first, between blanks or commas."""
+    values = np.array(b" ".join(texts).replace(b",", b" ").split(), float)
+    if values.size % (STEPS + 1):
+        raise Unavailable(f"{source} does not hold rows of {STEPS + 1} numbers")
+    rows = values.reshape(-1, STEPS + 1)
+    return check(rows[:, 1:], rows[:, 0], source)
+
+
+def _download() -> tuple[np.ndarray, np.ndarray]:
+    failures = []
+    for addresses in SOURCES:
+        try:
+            texts = [fetch(address) for address in addresses]
+            if len(texts) == 1:
+                with zipfile.ZipFile(io.BytesIO(texts[0])) as archive:
+                    texts = [archive.read(file) for file in FILES]
+            return parse(texts, addresses[0])
+        except (Unavailable, ValueError, KeyError, zipfile.BadZipFile) as error:
+            failures.append(str(error))
+    raise Unavailable("no source gave ECG5000: " + "; ".join(failures))
+
+
+def _store(path: Path, **arrays: np.ndarray) -> None:
+    """Write the arrays whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, draft = tempfile.mkstemp(dir=path.parent, suffix=".npz")
+    os.close(handle)
+    try:
+        np.savez_compressed(draft, **arrays)
+        os.replace(draft, path)
+    except BaseException:
+        Path(draft).unlink()
+        raise

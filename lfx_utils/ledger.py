@@ -1,0 +1,151 @@
+"""The ledger: each published claim beside the number computed here, and a verdict that follows from the two."""
+
+import datetime
+import functools
+import json
+import math
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+STAND_INS = ("digits", "heartbeats", "photographs")
+VERDICTS = ("reproduced", "reproduced in kind", "not settled at this size", "contradicted", "drawn", "not computable")
+
+
+@functools.cache
+def published() -> pd.DataFrame:
+    """The papers' claims, one row each, indexed by claim id; columns as in `data/published/README.md`.
+
+    Raises:
+        FileNotFoundError: the table is not beside the package, as after a plain wheel install.
+    """
+    path = DATA / "published" / "claims.csv"
+    if not path.exists():
+        raise FileNotFoundError(f"The table of published claims is missing at {path}; work from a clone of the repository.")
+    return pd.read_csv(path, index_col="id", dtype={"published": str, "unit": str, "cell": str}, keep_default_na=False)
+
+
+def verdict(kind: str, expected: str, spread: str, value: float | None, interval, exact: bool) -> str:
+    """Judge one number by rule; nobody types a verdict.
+
+    - *value*: reproduced if the two differ by at most 1.96 standard errors of the difference (ours from the interval, the
+      paper's from its ±); in kind if the sign agrees and the ratio is below two; else contradicted, or not settled when the
+      run is smaller than the published setting.
+    - *order* and *sign*: reproduced if the interval lies wholly on the claimed side of zero, contradicted if on the other.
+    - *proof*: reproduced if the residual is within the tolerance that stands in the table as the spread.
+    - *figure*: drawn. On stand-in data, reproduced becomes reproduced in kind and contradicted becomes not settled.
+
+    Args:
+        kind: `value`, `order`, `sign`, `proof`, `figure` or `uncomputable`.
+        expected, spread: as text from the table of claims; may be empty.
+        value, interval: ours; the interval is `(low, high)` or None.
+        exact: the run used the paper's data (for order, sign) and, for values, the published setting.
+    """
+    if kind in ("figure", "uncomputable"):
+        return "drawn" if kind == "figure" else "not computable"
+    if value is None or not math.isfinite(value):
+        return "not computable"
+    low, high = interval if interval is not None else (value, value)
+    if kind == "proof":
+        return "reproduced" if abs(value) <= float(spread) else "contradicted"
+    if kind in ("order", "sign"):
+        low, high = (-high, -low) if expected == "-" else (low, high)
+        if low > 0:
+            return "reproduced" if exact else "reproduced in kind"
+        return "contradicted" if high < 0 and exact else "not settled at this size"
+    target, error = float(expected), math.hypot((high - low) / (2 * 1.96), float(spread or 0))
+    if abs(value - target) <= 1.96 * error:
+        return "reproduced" if exact else "reproduced in kind"
+    if value * target > 0 and 0.5 < value / target < 2:
+        return "reproduced in kind"
+    return "contradicted" if exact else "not settled at this size"
+
+
+def record(session, claim_id: str, value: float | None, interval=None, *, dataset=None, note: str = "") -> str:
+    """Write one of our numbers into the session's results, beside the published one, and return its verdict.
+
+    The results of a chapter lie in `<session.out>/<chapter>.json`, written whole each time, so that a chapter that stops
+    half-way leaves a readable file. A claim recorded twice keeps the later number.
+
+    Args:
+        session: from `lfx_utils.session.start`.
+        claim_id: a row of the table of claims.
+        value: our number, or None for a figure or where it cannot be computed (`note` then says why).
+        interval: `(low, high)` of its 95 % confidence interval, if it has one.
+        dataset: the `Dataset` it was computed on, if any.
+        note: one sentence for the scorecard.
+
+    Raises:
+        KeyError: an unknown claim id.
+        ValueError: an interval that is not (low, high), or a missing number without a note.
+    """
+    if claim_id not in published().index:
+        raise KeyError(f"Unknown claim id {claim_id!r}; the known ones are the rows of data/published/claims.csv.")
+    claim = published().loc[claim_id]
+    if interval is not None and not interval[0] <= interval[1]:
+        raise ValueError(f"interval must be (low, high), got {tuple(interval)} for {claim_id}.")
+    if value is None and claim.kind != "figure" and not note:
+        raise ValueError(f"{claim_id} has no value; say why in note.")
+    exact = (dataset is None or dataset.name not in STAND_INS) and (claim.kind != "value" or session.profile == "paper")
+    row = {
+        "id": claim_id,
+        "value": None if value is None else float(value),
+        "low": None if interval is None else float(interval[0]),
+        "high": None if interval is None else float(interval[1]),
+        "verdict": verdict(claim.kind, claim.published, claim.spread, value, interval, exact),
+        "profile": session.profile,
+        "dataset": "" if dataset is None else dataset.name,
+        "provenance": "" if dataset is None else dataset.provenance,
+        "seed": session.seed,
+        "chapter": session.chapter,
+        "note": note,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
+        "device": str(session.device),
+        "recorded": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    path = session.out / f"{session.chapter}.json"
+    rows = {old["id"]: old for old in json.loads(path.read_text())} if path.exists() else {}
+    rows[claim_id] = row
+    part = path.with_suffix(f".{os.getpid()}.part")
+    part.write_text(json.dumps(list(rows.values()), indent=1))
+    part.replace(path)
+    return row["verdict"]
+
+
+def summary(session) -> pd.DataFrame:
+    """This chapter's records as a table: claim, the paper's number, ours with its interval, the verdict.
+
+    Raises:
+        FileNotFoundError: the chapter has recorded nothing yet.
+    """
+    path = session.out / f"{session.chapter}.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{session.chapter} has recorded no claim yet; expected {path}.")
+    rows = [
+        {
+            "claim": row["id"],
+            "statement": published().loc[row["id"], "statement"],
+            "published": " ± ".join(filter(None, published().loc[row["id"], ["published", "spread"]])),
+            "ours": show(row["value"], row["low"], row["high"]),
+            "data": row["dataset"],
+            "verdict": row["verdict"],
+        }
+        for row in json.loads(path.read_text())
+    ]
+    return pd.DataFrame(rows)
+
+
+def show(value: float | None, low: float | None = None, high: float | None = None) -> str:
+    """A number with its interval, to three digits: `0.39 [0.37, 0.41]`.
+
+    >>> show(0.39, 0.371, 0.409), show(None), show(1.5e-7)
+    ('0.39 [0.371, 0.409]', '–', '1.5e-07')
+    """
+    if value is None:
+        return "–"
+    return f"{value:.3g}" + (f" [{low:.3g}, {high:.3g}]" if low is not None else "")

@@ -1,0 +1,1 @@
+"""The papers' architectures: nothing but `nn.Module`s, and the losses that belong to one of them."""

@@ -1,0 +1,130 @@
+"""One style, and one function a kind of figure; each returns the figure so that a caption and alt text can go with it."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+from torch import Tensor
+
+# Okabe and Ito's colours, in an order whose greys differ too; line styles and markers tell curves apart without colour.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+MARKERS = "osD^vP*X"
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), "-")
+
+
+def style() -> None:
+    """Set the book's Matplotlib style: white cards that stand on light and dark pages alike."""
+    plt.rcParams.update(
+        {
+            "figure.dpi": 130,
+            "figure.facecolor": "white",
+            "figure.constrained_layout.use": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": True,
+            "grid.alpha": 0.25,
+            "axes.prop_cycle": plt.cycler(color=COLOURS),
+            "font.size": 9,
+            "axes.titlesize": 10,
+            "legend.frameon": False,
+            "image.cmap": "gray",
+        }
+    )
+
+
+def curves(
+    x, series: dict[str, tuple], *, xlabel: str, ylabel: str, title: str = "", log: str = "", ax=None
+) -> Figure:
+    """Draw lines with shaded intervals.
+
+    Args:
+        x: positions, length n.
+        series: label to `(mean, low, high)`, each of length n; low and high may be None.
+        xlabel, ylabel: with units.
+        log: "", "x", "y" or "xy".
+        ax: axes to draw into; a new figure without it.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(5.2, 3.4))
+    for i, (label, (mean, low, high)) in enumerate(series.items()):
+        ax.plot(x, mean, color=COLOURS[i], marker=MARKERS[i], linestyle=LINES[i], markersize=4, label=label)
+        if low is not None:
+            ax.fill_between(x, low, high, color=COLOURS[i], alpha=0.18, linewidth=0)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
+    if "x" in log:
+        ax.set_xscale("log")
+    if "y" in log:
+        ax.set_yscale("log")
+    ax.legend()
+    return ax.figure
+
+
+def gallery(rows: dict[str, Tensor], titles=None, *, size: float = 1.0, diverging: tuple[str, ...] = ()) -> Figure:
+    """Show images in a grid: one labelled row each, one column an example.
+
+    Args:
+        rows: label to images `(n, C, H, W)`; one channel is drawn in grey, three as colour.
+        titles: a heading for each column.
+        size: side of a picture in inches.
+        diverging: labels of rows that hold attributions; each picture is drawn on its own symmetric scale, summed over
+            channels, blue for negative and red for positive shares.
+    """
+    columns = min(len(images) for images in rows.values())
+    figure, axes = plt.subplots(
+        len(rows), columns, figsize=(size * columns + 0.9, size * len(rows) + 0.25), squeeze=False
+    )
+    for (label, images), row in zip(rows.items(), axes):
+        for image, ax in zip(images, row):
+            picture = image.detach().cpu().numpy()
+            if label in diverging:
+                picture = picture.sum(0)
+                bound = np.abs(picture).max() or 1.0
+                ax.imshow(picture, cmap="RdBu_r", vmin=-bound, vmax=bound)
+            elif len(picture) == 3:
+                ax.imshow(picture.transpose(1, 2, 0).clip(0, 1))
+            else:
+                ax.imshow(picture[0], vmin=0, vmax=1)
+            ax.set(xticks=[], yticks=[])
+            ax.grid(False)
+            ax.spines[:].set_visible(False)
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center")
+    for ax, heading in zip(axes[0], titles or []):
+        ax.set_title(heading)
+    return figure
+
+
+def heartbeats(sequences: Tensor, attribution: Tensor, titles, *, ylabel: str = "voltage (z-score)") -> Figure:
+    """Draw heartbeats with each time step coloured by its attribution.
+
+    Args:
+        sequences: `(n, T, 1)`.
+        attribution: `(n, T, 1)`; each beat has its own symmetric scale.
+        titles: one heading a beat.
+    """
+    figure, axes = plt.subplots(1, len(sequences), figsize=(2.3 * len(sequences), 2.0), sharey=True, squeeze=False)
+    for beat, scores, heading, ax in zip(sequences, attribution, titles, axes[0]):
+        beat, scores = beat[:, 0].cpu().numpy(), scores[:, 0].detach().cpu().numpy()
+        bound = np.abs(scores).max() or 1.0
+        ax.plot(beat, color="0.75", linewidth=1)
+        ax.scatter(np.arange(len(beat)), beat, c=scores, cmap="RdBu_r", vmin=-bound, vmax=bound, s=6, zorder=2)
+        ax.set(xlabel="time step", title=heading)
+    axes[0, 0].set_ylabel(ylabel)
+    return figure
+
+
+def comparison(labels, published, ours, low, high, *, xlabel: str, published_spread=None) -> Figure:
+    """Draw published numbers (open diamonds) beside ours (filled dots with 95 % intervals), one line each.
+
+    Args:
+        labels: names, from top to bottom.
+        published, ours, low, high: numbers, one a label; NaN where there is none.
+        published_spread: the papers' ±, if any.
+    """
+    y = np.arange(len(labels))[::-1]
+    figure, ax = plt.subplots(figsize=(5.2, 0.32 * len(labels) + 0.9))
+    ours, low, high = (np.asarray(v, dtype=float) for v in (ours, low, high))
+    ax.errorbar(ours, y - 0.12, xerr=[ours - low, high - ours], fmt="o", color=COLOURS[0], label="ours", capsize=2)
+    ax.errorbar(published, y + 0.12, xerr=published_spread, fmt="D", color=COLOURS[1], mfc="white", label="published", capsize=2)
+    ax.set_yticks(y, labels)
+    ax.set_xlabel(xlabel)
+    ax.legend()
+    return figure

@@ -1,0 +1,59 @@
+"""Start a chapter: its profile, seeds, device, threads and output folder."""
+
+import os
+import random
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+PROFILES = ("smoke", "quick", "paper")
+
+
+@dataclass(frozen=True)
+class Session:
+    """What a running chapter needs to know about its run; made by `start`."""
+
+    chapter: str
+    profile: str
+    seed: int
+    device: torch.device
+    out: Path
+
+    def choose(self, *, smoke, quick, paper):
+        """Return the argument named like this session's profile.
+
+        >>> start("doc", "smoke").choose(smoke=8, quick=1_000, paper=60_000)
+        8
+        """
+        return {"smoke": smoke, "quick": quick, "paper": paper}[self.profile]
+
+
+def start(chapter: str, profile: str = "quick", seed: int = 0) -> Session:
+    """Seed every generator, pick the device and make the output folder.
+
+    The results go to `$LFX_OUT` (default: `_build/results` beside the notebooks, or the working folder) in a
+    folder named after the profile. `$LFX_THREADS` bounds the CPU threads, for several notebooks at once.
+
+    Args:
+        chapter: the notebook's name, such as `"01_completeness"`.
+        profile: `"smoke"` (tests), `"quick"` (reading) or `"paper"` (the published setting).
+        seed: a non-negative integer.
+
+    Raises:
+        ValueError: an unknown profile, or a seed that is not a non-negative integer.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}.")
+    if not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed must be a non-negative integer, got {seed!r}.")
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    if threads := os.environ.get("LFX_THREADS"):
+        torch.set_num_threads(int(threads))
+    out = Path(os.environ.get("LFX_OUT", "_build/results")).resolve() / profile
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"{chapter}.json").unlink(missing_ok=True)  # a new run starts with an empty record
+    return Session(chapter, profile, seed, torch.device("cuda" if torch.cuda.is_available() else "cpu"), out)

@@ -1,0 +1,264 @@
+"""The machinery of `make book`, tried on a copy with notebooks of one line, and what the repository promises of itself."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+SETUP, PARAMETERS = "import os, time, pathlib", "profile = 'quick'\nseed = 0"
+
+
+def load(name: str):
+    """Import a module of `book/`, which is a folder of scripts and no package."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "book" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+changes = load("changes")
+
+
+def notebook(*code: str) -> nbformat.NotebookNode:
+    cells = [nbformat.v4.new_markdown_cell("# A title"), nbformat.v4.new_code_cell(PARAMETERS)]
+    cells[1].metadata["tags"] = ["parameters"]
+    cells += [nbformat.v4.new_code_cell(source) for source in (SETUP, *code)]
+    return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}})
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """A repository with the real machinery, a package of three one-line modules and no chapter yet."""
+    shutil.copytree(ROOT / "book", tmp_path / "book", ignore=shutil.ignore_patterns("*.md", "__pycache__", "_static"))
+    package = tmp_path / "lfx_utils"
+    (package / "deep").mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "used.py").write_text("from .deep import below\n")
+    (package / "deep" / "__init__.py").write_text("from . import below\n")
+    (package / "deep" / "below.py").write_text("VALUE = 1\n")
+    (package / "other.py").write_text("VALUE = 2\n")
+    (tmp_path / "notebooks").mkdir()
+    return tmp_path
+
+
+def add(root: Path, **chapters: nbformat.NotebookNode) -> None:
+    for name, content in chapters.items():
+        nbformat.write(content, root / "notebooks" / f"{name}.ipynb")
+    entries = [{"file": f"notebooks/{name}"} for name in chapters]
+    toc = {"format": "jb-book", "root": "book/index", "parts": [{"caption": "Part", "chapters": entries}]}
+    (root / "_toc.yml").write_text(yaml.safe_dump(toc))
+
+
+def command(root: Path, *options: str) -> list[str]:
+    return [sys.executable, str(root / "book" / "build.py"), "--no-html", "--jobs", "2", *options]
+
+
+def build(root: Path, *options: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command(root, *options), capture_output=True, text=True, timeout=120)
+
+
+def executed(root: Path, name: str) -> Path:
+    return root / "_build" / "notebooks" / "quick" / f"{name}.ipynb"
+
+
+def ends(pid: int) -> bool:
+    """Say whether a process is gone within five seconds; one that only waits to be buried is."""
+    for _ in range(50):
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def key(root: Path, content: nbformat.NotebookNode, profile: str = "quick", seed: int = 0) -> str:
+    return changes.key(json.loads(nbformat.writes(content)), root, profile, seed)
+
+
+@pytest.mark.parametrize("line", ["from lfx_utils import used", "import lfx_utils.used as u", "from lfx_utils.used import below"])
+def test_key_follows_what_is_imported(copy, line):
+    content = notebook(line)
+    before = key(copy, content)
+    (copy / "lfx_utils" / "other.py").write_text("VALUE = 3\n")
+    assert key(copy, content) == before
+    (copy / "lfx_utils" / "deep" / "below.py").write_text("VALUE = 3\n")
+    assert key(copy, content) != before
+
+
+def test_key_follows_code_data_profile_and_seed_but_not_prose(copy, monkeypatch):
+    monkeypatch.delenv("LFX_DATA", raising=False)
+    before = key(copy, notebook("%matplotlib inline\nx = 1"))
+    prose = notebook("%matplotlib inline\nx = 1")
+    prose.cells[0].source = "# Another title"
+    assert key(copy, prose) == before
+    others = {
+        key(copy, notebook("%matplotlib inline\nx = 2")),
+        key(copy, notebook("%matplotlib inline\nx = 1"), profile="paper"),
+        key(copy, notebook("%matplotlib inline\nx = 1"), seed=1),
+    }
+    (copy / "data" / "published").mkdir(parents=True)
+    (copy / "data" / "published" / "claims.csv").write_text("id\n")
+    others.add(key(copy, notebook("%matplotlib inline\nx = 1")))
+    (copy / "real").mkdir()
+    monkeypatch.setenv("LFX_DATA", str(copy / "real"))
+    others.add(key(copy, notebook("%matplotlib inline\nx = 1")))
+    assert before not in others and len(others) == 5
+
+
+def test_one_failure_stops_nobody_and_is_told(copy):
+    add(copy, a_bad=notebook("raise ValueError('the reason why')"), b_good=notebook("print('fine')"))
+    first = build(copy)
+    assert first.returncode == 1
+    assert "ValueError: the reason why" in first.stdout and "a_bad" in first.stdout and "No book was made" in first.stdout
+    assert executed(copy, "b_good").is_file() and executed(copy, "a_bad.failed").is_file()
+    assert not executed(copy, "a_bad").exists()
+
+    made = executed(copy, "b_good").stat().st_mtime_ns
+    add(copy, a_bad=notebook("print('mended')"), b_good=notebook("print('fine')"))
+    second = build(copy)
+    assert second.returncode == 0, second.stdout + second.stderr
+    assert executed(copy, "b_good").stat().st_mtime_ns == made and not executed(copy, "a_bad.failed").exists()
+    times = (copy / "_build" / "results" / "quick" / "times.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in times] == ["chapter", "a_bad", "b_good"]
+
+
+def test_an_interrupted_build_leaves_nobody_behind_and_resumes(copy):
+    slow = notebook("pathlib.Path(os.environ['LFX_OUT'], 'pid').write_text(str(os.getpid()))", "time.sleep(60)")
+    add(copy, a_slow=slow, b_fast=notebook("print('fine')"))
+    process = subprocess.Popen(command(copy), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    noted, stamp = copy / "_build" / "results" / "pid", executed(copy, "b_fast").with_suffix(".json")
+    (copy / "_build" / "results").mkdir(parents=True)
+    until = time.monotonic() + 60
+    while not (noted.is_file() and noted.read_text() and stamp.is_file()) and time.monotonic() < until:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode not in (0, None) and "resumes" in said and "Traceback" not in said
+    assert ends(int(noted.read_text()))
+    assert not executed(copy, "a_slow").exists() and not executed(copy, "a_slow.failed").exists()
+
+    made = executed(copy, "b_fast").stat().st_mtime_ns
+    add(copy, a_slow=notebook("print('quick now')"), b_fast=notebook("print('fine')"))
+    again = build(copy)
+    assert again.returncode == 0 and "Executing 1 of 2" in again.stdout
+    assert executed(copy, "b_fast").stat().st_mtime_ns == made
+
+
+def test_a_page_shows_todays_text_with_the_kept_outputs(copy, monkeypatch):
+    add(copy, a=notebook("print(6 * 7)"))
+    assert build(copy).returncode == 0
+    rewritten = notebook("print(6 * 7)")
+    rewritten.cells[0].source = "# A better title"
+    add(copy, a=rewritten)
+    script = "import json, chapter; print(chapter.Chapter('a', 'quick', 0).page())"
+    environment = os.environ | {"PYTHONPATH": str(copy / "book")}
+    shown = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    page = json.loads(shown.stdout)
+    assert page["cells"][0]["source"] == ["# A better title"]
+    assert [out["text"] for cell in page["cells"] for out in cell.get("outputs", [])] == [["42\n"]]
+    assert "profile `quick`, seed 0" in page["cells"][-1]["source"]
+    assert len(page["cells"]) == len(rewritten.cells) + 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--profile", "fast"], "profile must be one of smoke, quick, paper, got 'fast'."),
+        (["--seed", "-1"], "seed must be a non-negative integer, got -1."),
+        (["--jobs", "0"], "jobs must be at least 1, got 0."),
+        (["--only", "99_*"], "--only 99_* matches no chapter; there are a."),
+    ],
+)
+def test_bad_options_end_in_one_sentence(copy, options, said):
+    add(copy, a=notebook())
+    wrong = build(copy, *options)
+    assert wrong.returncode == 1 and wrong.stderr.strip() == said and not (copy / "_build").exists()
+
+
+def test_a_missing_chapter_ends_in_one_sentence(copy):
+    add(copy, a=notebook())
+    (copy / "notebooks" / "a.ipynb").unlink()
+    wrong = build(copy)
+    assert wrong.returncode == 1
+    assert wrong.stderr.strip() == "_toc.yml names the chapter notebooks/a, but there is no notebooks/a.ipynb."
+
+
+def test_profiles_are_those_of_the_package():
+    from lfx_utils.session import PROFILES
+
+    text = (ROOT / "book" / "build.py").read_text()
+    assert f"PROFILES = {PROFILES}".replace("'", '"') in text
+
+
+def test_the_package_asks_for_what_the_requirements_ask_for():
+    asked = (ROOT / "requirements.txt").read_text().split()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(project["dependencies"]) <= set(asked)
+
+
+def test_pages_in_the_contents_exist():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    files = [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
+    assert [file for file in files if not any((ROOT / f"{file}{kind}").is_file() for kind in (".md", ".ipynb"))] == []
+    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} <= {Path(file).name for file in files}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))], ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`]*`|\$[^$]*\$", "", page.read_text(), flags=re.DOTALL))
+    inside = [link.split("#")[0] for link in links if not re.match(r"https?:|mailto:|#", link)]
+    exists = lambda link: any((page.parent / f"{link}{kind}").exists() for kind in ("", ".md", ".ipynb"))  # noqa: E731
+    assert [link for link in inside if not exists(link)] == []
+
+
+def test_the_public_address_is_written_the_same_everywhere():
+    address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    texts = [ROOT / "README.md", *(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+    written = {link for path in texts for link in re.findall(r"https://github\.com/[\w-]+/executable-edition", path.read_text())}
+    assert written <= {address}
+
+
+def tracked() -> list[Path]:
+    """Return the text files of the repository: what git tracks and what it would add."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    suffixes = {".py", ".md", ".ipynb", ".yml", ".toml", ".txt", ".csv", ".json", ".bib", ".css", ".svg", ""}
+    return [ROOT / name for name in listed.stdout.splitlines() if Path(name).suffix in suffixes and (ROOT / name).is_file()]
+
+
+def test_no_path_of_one_machine_is_written_down():
+    own = r"(?<![\w.:/~-])/(?:home|root|Users|work|workspace|mnt|tmp|opt|scratch)/\w"
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()[:120]}"
+        for path in tracked()
+        for line in path.read_text(errors="ignore").splitlines()
+        if re.search(own, line)
+    ]
+    assert found == []
+
+
+def test_the_example_in_the_readme_runs_as_printed():
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
+    assert len(example.strip().splitlines()) <= 22
+    done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    sums, gains = (json.loads(line[line.index("[") :]) for line in done.stdout.splitlines())
+    assert sums == pytest.approx(gains, rel=0.05)

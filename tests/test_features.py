@@ -1,0 +1,604 @@
+"""LabelFree against closed forms, brute force and one input at a time."""
+
+import itertools
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import (
+    Deconvolution,
+    DeepLift,
+    DeepLiftShap,
+    FeatureAblation,
+    FeaturePermutation,
+    GradientShap,
+    GuidedBackprop,
+    InputXGradient,
+    IntegratedGradients,
+    KernelShap,
+    LayerIntegratedGradients,
+    Lime,
+    NoiseTunnel,
+    Occlusion,
+    Saliency,
+    ShapleyValues,
+    ShapleyValueSampling,
+)
+from captum._utils.models.linear_model import SkLearnLinearRegression
+from torch import nn
+
+from lfx_utils.features import LabelFree, _cudnn_aside, as_published
+
+
+def smooth_grad(forward):
+    return NoiseTunnel(Saliency(forward))
+
+
+def smooth_integrated(forward):
+    return NoiseTunnel(IntegratedGradients(forward))
+
+
+class Sequence(nn.Module):
+    """An LSTM encoder: sequences (B, T, 2) to its last hidden state (B, 4)."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(2, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.lstm(x)[1][0][-1]
+
+
+class Pair(nn.Module):
+    """An encoder of two inputs, (B, 3) and (B, 1, 4, 4), to (B, 5)."""
+
+    def __init__(self):
+        super().__init__()
+        self.left, self.right, self.bend = nn.Linear(3, 5), nn.Linear(16, 5), nn.Tanh()
+
+    def forward(self, left, right):
+        return self.bend(self.left(left) + self.right(right.flatten(1)))
+
+
+def seeded(module, seed=0):
+    torch.manual_seed(seed)
+    return module().double().eval()
+
+
+VECTOR = seeded(lambda: nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 6), nn.Softplus(), nn.Linear(6, 4)))
+IMAGE = seeded(
+    lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4))
+)
+SEQUENCE, PAIR = seeded(Sequence), seeded(Pair)
+ENCODERS = {"vector": VECTOR, "image": IMAGE, "sequence": SEQUENCE, "pair": PAIR}
+
+
+def inputs_for(kind, size=5, seed=1):
+    shapes = {"vector": [(3,)], "image": [(1, 6, 6)], "sequence": [(8, 2)], "pair": [(3,), (1, 4, 4)]}[kind]
+    generator = torch.Generator().manual_seed(seed)
+    tensors = tuple(torch.randn(size, *shape, generator=generator, dtype=torch.float64) for shape in shapes)
+    return tensors if len(tensors) > 1 else tensors[0]
+
+
+def each(value, function):
+    return tuple(map(function, value)) if isinstance(value, tuple) else function(value)
+
+
+def tensors(value):
+    return value if isinstance(value, tuple) else (value,)
+
+
+def assert_close(ours, truth, **tolerance):
+    assert isinstance(ours, tuple) == isinstance(truth, tuple) and len(tensors(ours)) == len(tensors(truth))
+    for a, b in zip(tensors(ours), tensors(truth)):
+        # Captum keeps step sizes, and the maps of some perturbation methods, in single precision.
+        torch.testing.assert_close(a, b, **({"rtol": 1e-5, "atol": 1e-6, "check_dtype": False} | tolerance))
+
+
+def windows(inputs):
+    shapes = each(inputs, lambda x: tuple(2 if n > 1 else 1 for n in x.shape[1:]))
+    return shapes if isinstance(inputs, tuple) else tuple(shapes)
+
+
+# Name: what builds the method, whether it takes baselines (a row each or one for all), its options.
+METHODS = {
+    "integrated gradients": (IntegratedGradients, "each", {"n_steps": 8}),
+    "gradient shap": (GradientShap, "one", {"n_samples": 3}),
+    "deep lift": (DeepLift, "each", {}),
+    "deep lift shap": (DeepLiftShap, "many", {}),
+    "input x gradient": (InputXGradient, None, {}),
+    "saliency": (Saliency, None, {}),
+    "guided backprop": (GuidedBackprop, None, {}),
+    "deconvolution": (Deconvolution, None, {}),
+    "feature ablation": (FeatureAblation, "each", {"perturbations_per_eval": 3}),
+    "occlusion": (Occlusion, "each", {}),
+    "shapley sampling": (ShapleyValueSampling, "each", {"n_samples": 2, "perturbations_per_eval": 2}),
+    "kernel shap": (KernelShap, "each", {"n_samples": 12}),
+    "lime": (partial(Lime, interpretable_model=SkLearnLinearRegression()), "each", {"n_samples": 12}),
+    "smooth grad": (smooth_grad, None, {"nt_samples": 4, "stdevs": 0.0}),
+    "smooth integrated gradients": (smooth_integrated, "each", {"nt_samples": 2, "n_steps": 3, "stdevs": 0.0}),
+}
+
+
+def arguments(name, inputs):
+    """The builder of a method, its options, and how to choose the baselines of some of the inputs."""
+    build, wanted, options = METHODS[name]
+    options = dict(options)
+    if build is Occlusion:
+        options["sliding_window_shapes"] = windows(inputs)
+    reference = each(inputs, lambda x: x.flip(0) / 2)
+    choose = {
+        None: lambda part: {},
+        "each": lambda part: {"baselines": each(reference, lambda b: b[part])},
+        "one": lambda part: {"baselines": each(reference, lambda b: b[:1])},
+        "many": lambda part: {"baselines": each(reference, lambda b: b[:3])},
+    }[wanted]
+    return build, options, choose
+
+
+def supported(name, kind):
+    # Captum's DeepLift does not see inside nn.LSTM, and says so in its documentation.
+    return not (kind == "sequence" and name.startswith("deep lift"))
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize("name", METHODS)
+def test_batch_equals_one_at_a_time(name, kind):
+    if not supported(name, kind):
+        pytest.skip("not supported by Captum")
+    inputs = inputs_for(kind)
+    build, options, choose = arguments(name, inputs)
+    explainer = LabelFree(build, ENCODERS[kind])
+    # These draw the same permutations for all inputs, the others fresh numbers for each input in turn.
+    reseeded = name == "shapley sampling"
+
+    def seed():
+        np.random.seed(3)
+        torch.manual_seed(3)
+
+    seed()
+    batch = explainer.attribute(inputs, **choose(slice(None)), **options)
+    seed()
+    single = []
+    for i in range(5):
+        if reseeded:
+            seed()
+        part = slice(i, i + 1)
+        single.append(explainer.attribute(each(inputs, lambda x: x[part]), **choose(part), **options))
+    joined = tuple(map(torch.cat, zip(*single))) if isinstance(inputs, tuple) else torch.cat(single)
+    assert_close(batch, joined)
+    for ours, x in zip(tensors(batch), tensors(inputs)):
+        assert ours.shape == x.shape and not ours.requires_grad and ours.abs().sum() > 0
+
+
+# Closed forms, on a linear encoder f(x) = Wx + c with any inner product M, where w = M f(x).
+
+
+def linear(size=3, latent=4):
+    encoder = seeded(lambda: nn.Linear(size, latent))
+    root = torch.randn(latent, latent, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    return encoder, root @ root.T + torch.eye(latent, dtype=torch.float64)
+
+
+LINEAR_OPTIONS = {
+    "gradient shap": {"n_samples": 7, "stdevs": 0.0},
+    "occlusion": {"sliding_window_shapes": (1,)},
+    "shapley sampling": {"n_samples": 2},
+    "kernel shap": {"n_samples": 200},
+}
+COMPLETE = (
+    "integrated gradients",
+    "gradient shap",
+    "deep lift",
+    "deep lift shap",
+    "feature ablation",
+    "occlusion",
+    "shapley sampling",
+    "kernel shap",
+)
+
+
+@pytest.mark.parametrize("euclidean", [True, False])
+@pytest.mark.parametrize("name", COMPLETE)
+def test_linear_encoder_has_a_closed_form(name, euclidean):
+    encoder, inner = linear()
+    x = inputs_for("vector")
+    reference = inputs_for("vector", size=1, seed=4)
+    weights = encoder(x) if euclidean else encoder(x) @ inner
+    baselines = torch.cat([reference - 1, reference + 1]) if name == "deep lift shap" else reference
+    explainer = LabelFree(METHODS[name][0], encoder, inner=None if euclidean else inner)
+    maps = explainer.attribute(x, baselines, **LINEAR_OPTIONS.get(name, {}))
+    # Kernel SHAP weighs the full and empty coalitions by a large finite number instead of infinitely.
+    tolerance = {"rtol": 1e-3, "atol": 1e-3} if name == "kernel shap" else {}
+    assert_close(maps, (x - reference) * (weights @ encoder.weight), **tolerance)
+
+
+@pytest.mark.parametrize("inner_product", [True, False])
+def test_gradients_of_a_linear_encoder_whatever_the_noise(inner_product):
+    encoder, inner = linear()
+    x = inputs_for("vector")
+    weights = encoder(x) @ inner if inner_product else encoder(x)
+    truth = weights @ encoder.weight
+    given = {"inner": inner if inner_product else None}
+    assert_close(LabelFree(Saliency, encoder, **given).attribute(x, abs=False), truth)
+    assert_close(LabelFree(Saliency, encoder, **given).attribute(x), truth.abs())
+    assert_close(LabelFree(InputXGradient, encoder, **given).attribute(x), x * truth)
+    noisy = LabelFree(smooth_grad, encoder, **given).attribute(x, nt_samples=6, stdevs=2.0, abs=False)
+    assert_close(noisy, truth)
+
+
+def test_methods_with_constructor_arguments():
+    encoder, _ = linear()
+    x = inputs_for("vector")
+    local = LabelFree(partial(IntegratedGradients, multiply_by_inputs=False), encoder).attribute(x, 0.0)
+    assert_close(local, encoder(x) @ encoder.weight)
+    layer = LabelFree(partial(LayerIntegratedGradients, layer=VECTOR[0]), VECTOR)
+    both, one = layer.attribute(x, 0.0, internal_batch_size=9), layer.attribute(x[:1], 0.0)
+    assert both.shape == (5, 8)
+    assert_close(both[:1], one)
+
+
+# Nonlinear encoders, by hand.
+
+
+def latent_gain(encoder, x, present, reference):
+    """g_x of x with absent features taken from the reference, one input (d,) at a time."""
+    mixed = torch.where(present, x, reference)
+    return (encoder(x[None]) * encoder(mixed[None])).sum().item()
+
+
+def test_shapley_values_by_enumeration():
+    x, reference = inputs_for("vector"), inputs_for("vector", size=1, seed=4)
+    truth = torch.zeros_like(x)
+    for row in range(5):
+        for i in range(3):
+            others = [j for j in range(3) if j != i]
+            for size in range(3):
+                for chosen in itertools.combinations(others, size):
+                    present = torch.tensor([j in chosen for j in range(3)])
+                    weight = math.factorial(size) * math.factorial(2 - size) / math.factorial(3)
+                    without = latent_gain(VECTOR, x[row], present, reference[0])
+                    present[i] = True
+                    truth[row, i] += weight * (latent_gain(VECTOR, x[row], present, reference[0]) - without)
+    assert_close(LabelFree(ShapleyValues, VECTOR).attribute(x, reference), truth)
+    torch.manual_seed(0)
+    sampled = LabelFree(ShapleyValueSampling, VECTOR).attribute(x, reference, n_samples=600)
+    assert_close(sampled, truth, rtol=0, atol=0.05 * truth.abs().max().item())
+    assert_close(LabelFree(KernelShap, VECTOR).attribute(x, reference, n_samples=400), truth, rtol=1e-2, atol=1e-3)
+
+
+def test_ablation_and_occlusion_by_hand():
+    x, reference = inputs_for("vector"), inputs_for("vector", seed=4)
+    truth = torch.zeros_like(x)
+    for row, i in itertools.product(range(5), range(3)):
+        all_present = torch.ones(3, dtype=torch.bool)
+        full = latent_gain(VECTOR, x[row], all_present, reference[row])
+        all_present[i] = False
+        truth[row, i] = full - latent_gain(VECTOR, x[row], all_present, reference[row])
+    assert_close(LabelFree(FeatureAblation, VECTOR).attribute(x, reference), truth)
+
+    images = inputs_for("image", size=2)
+    windows = LabelFree(Occlusion, IMAGE).attribute(
+        images, 0.0, sliding_window_shapes=(1, 3, 3), strides=(1, 3, 3), internal_batch_size=1
+    )
+    for row, top, left in itertools.product(range(2), (0, 3), (0, 3)):
+        hidden = images[row : row + 1].clone()
+        hidden[..., top : top + 3, left : left + 3] = 0
+        latent = IMAGE(images[row : row + 1])
+        drop = (latent * (latent - IMAGE(hidden))).sum().item()
+        assert_close(windows[row, 0, top : top + 3, left : left + 3], torch.full((3, 3), drop), rtol=1e-4)
+
+
+def test_deep_lift_and_guided_backprop_by_hand():
+    encoder = seeded(lambda: nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 4)), seed=5)
+    x, reference = inputs_for("vector"), inputs_for("vector", seed=4)
+    (first, bend, last), latents = encoder, encoder(x)
+    z, z0 = first(x), first(reference)
+    multiplier = (bend(z) - bend(z0)) / (z - z0) * (latents @ last.weight)
+    assert_close(LabelFree(DeepLift, encoder).attribute(x, reference), (x - reference) * (multiplier @ first.weight))
+    guided = ((latents @ last.weight) * (z > 0)).clamp(min=0) @ first.weight
+    assert_close(LabelFree(GuidedBackprop, encoder).attribute(x), guided)
+
+
+def path_integral(encoder, x, reference, nodes=40):
+    """Integrated gradients of g_x by Gauss-Legendre quadrature for one input, without Captum."""
+    places, sizes = np.polynomial.legendre.leggauss(nodes)
+    latent, total = encoder(x).detach(), torch.zeros_like(x)
+    for place, size in zip((places + 1) / 2, sizes / 2):
+        point = (reference + place * (x - reference)).requires_grad_()
+        total += size * torch.autograd.grad((latent * encoder(point)).sum(), point)[0]
+    return (x - reference) * total
+
+
+def test_integrated_gradients_by_quadrature():
+    encoder = seeded(lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.Softplus(), nn.Flatten(), nn.Linear(48, 4)))
+    x, reference = inputs_for("image"), inputs_for("image", seed=4)
+    maps, delta = LabelFree(IntegratedGradients, encoder).attribute(x, reference, return_convergence_delta=True)
+    for row in range(5):
+        part = slice(row, row + 1)
+        assert_close(maps[part], path_integral(encoder, x[part], reference[part]))
+    gain = (encoder(x) * (encoder(x) - encoder(reference))).sum(1)
+    assert_close(maps.flatten(1).sum(1), gain)
+    assert delta.shape == (5,)
+
+
+def test_convergence_delta_is_that_of_the_auxiliary_function():
+    x, reference = inputs_for("image"), inputs_for("image", seed=4)
+    gain = (IMAGE(x) * (IMAGE(x) - IMAGE(reference))).sum(1)
+    for options in ({}, {"internal_batch_size": 4}):
+        maps, delta = LabelFree(IntegratedGradients, IMAGE).attribute(
+            x, reference, n_steps=2, return_convergence_delta=True, **options
+        )
+        assert_close(delta, maps.flatten(1).sum(1) - gain)
+        assert delta.abs().max() > 1e-3  # two steps leave a residual to compare
+    maps, delta = LabelFree(GradientShap, IMAGE).attribute(
+        x, reference[:1], n_samples=6, return_convergence_delta=True, internal_batch_size=4
+    )
+    gain = (IMAGE(x) * (IMAGE(x) - IMAGE(reference[:1]))).sum(1)
+    assert delta.shape == (30,)
+    assert_close(delta.reshape(5, 6).mean(1), maps.flatten(1).sum(1) - gain)
+
+
+def test_gradient_shap_tends_to_the_mean_of_integrated_gradients():
+    x, references = inputs_for("vector"), inputs_for("vector", size=2, seed=4)
+    truth = sum(torch.cat([path_integral(VECTOR, row[None], r[None], 200) for row in x]) for r in references) / 2
+    torch.manual_seed(0), np.random.seed(0)
+    explainer = LabelFree(GradientShap, VECTOR)
+    for options in ({}, {"internal_batch_size": 1_500}):
+        maps = explainer.attribute(x, references, n_samples=2_000, **options)
+        assert_close(maps, truth, rtol=0, atol=0.06 * truth.abs().max().item())
+
+
+@pytest.mark.parametrize("name", ["integrated gradients", "gradient shap", "feature ablation"])
+def test_weights_replace_the_representation(name):
+    x, reference = inputs_for("vector"), inputs_for("vector", size=1, seed=4)
+    build = METHODS[name][0]
+    explainer = LabelFree(build, VECTOR)
+    for unit, one_hot in enumerate(torch.eye(4)):
+        np.random.seed(0), torch.manual_seed(0)
+        ours = explainer.attribute(x, reference, weights=one_hot)
+        np.random.seed(0), torch.manual_seed(0)
+        assert_close(ours, build(VECTOR).attribute(x, reference, target=unit).detach())
+    units = torch.eye(4)[[0, 3, 1, 2, 0]]
+    np.random.seed(0), torch.manual_seed(0)
+    ours = explainer.attribute(x, reference, weights=units, internal_batch_size=5)
+    np.random.seed(0), torch.manual_seed(0)
+    assert_close(ours, build(VECTOR).attribute(x, reference, target=units.argmax(1)).detach())
+
+
+def test_one_weight_for_all_is_not_one_weight_an_input():
+    x = inputs_for("vector", size=4)  # as many inputs as latent units
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    bounded = LabelFree(InputXGradient, VECTOR).attribute(x, weights=weights, internal_batch_size=2)
+    assert_close(bounded, sum(w * InputXGradient(VECTOR).attribute(x, target=i).detach() for i, w in enumerate(weights)))
+
+
+class Counting(nn.Module):
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder, self.most, self.total = encoder, 0, 0
+
+    def forward(self, *inputs):
+        self.most, self.total = max(self.most, len(inputs[0])), self.total + len(inputs[0])
+        return self.encoder(*inputs)
+
+
+@pytest.mark.parametrize("kind", ["image", "pair"])
+@pytest.mark.parametrize("name", METHODS)
+def test_rows_in_flight_are_bounded(name, kind):
+    inputs, bound = inputs_for(kind), 7
+    build, options, choose = arguments(name, inputs)
+    options |= {"gradient shap": {"n_samples": 10}, "smooth grad": {"nt_samples": 10, "stdevs": 0.0}}.get(name, {})
+    encoder = Counting(ENCODERS[kind]).eval()
+    explainer = LabelFree(build, encoder)
+    np.random.seed(0), torch.manual_seed(0)
+    free = explainer.attribute(inputs, **choose(slice(None)), **options)
+    free_most, free_total = encoder.most, encoder.total
+    encoder.most = encoder.total = 0
+    np.random.seed(0), torch.manual_seed(0)
+    bounded = explainer.attribute(inputs, **choose(slice(None)), **options, internal_batch_size=bound)
+    assert 0 < encoder.most <= bound
+    assert encoder.total == free_total
+    if name in ("integrated gradients", "gradient shap", "smooth grad", "deep lift", "deep lift shap"):
+        assert free_most > bound
+    if name != "shapley sampling":  # which draws other permutations for other chunks
+        assert_close(bounded, free)
+
+
+def test_additional_arguments_of_the_encoder_follow_their_inputs():
+    def masked(x, keep):
+        return VECTOR(x * keep)
+
+    x = inputs_for("vector")
+    keep = torch.tensor([[1.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 1, 1], [0, 0, 1]])
+    explainer = LabelFree(GradientShap, masked)
+    for options in ({}, {"internal_batch_size": 3}):
+        np.random.seed(0), torch.manual_seed(0)
+        maps = explainer.attribute(x, torch.zeros(1, 3), additional_forward_args=keep, **options)
+        np.random.seed(0), torch.manual_seed(0)
+        assert_close(maps, LabelFree(GradientShap, VECTOR).attribute(x * keep, torch.zeros(1, 3)))
+        assert ((maps == 0) == (keep == 0)).all()
+
+
+def test_baselines_may_be_a_function_of_the_inputs():
+    x = inputs_for("image")
+    explainer = LabelFree(IntegratedGradients, IMAGE)
+    assert_close(explainer.attribute(x, torch.flip(x, [0]), internal_batch_size=2), explainer.attribute(x, lambda x: x.flip(0)))
+
+
+# The pairing of erratum 1.
+
+
+def test_published_pairing_meets_other_inputs():
+    encoder, _ = linear()
+    x, samples = inputs_for("vector"), 3
+    reference = torch.zeros(1, 3, dtype=torch.float64)
+    latents = encoder(x)
+    # Row i·n + s of Captum's rows belongs to input i, and the tiled f(x) holds f(x_k) there with k = (i·n + s) mod B.
+    met = torch.stack([latents[[(i * samples + s) % 5 for s in range(samples)]].mean(0) for i in range(5)])
+    published = as_published(GradientShap, encoder, x, baselines=reference, n_samples=samples)
+    assert_close(published, x * (met @ encoder.weight))
+    right = LabelFree(GradientShap, encoder).attribute(x, reference, n_samples=samples)
+    assert_close(right, x * (latents @ encoder.weight))
+    assert not torch.allclose(published, right, rtol=0.1)
+
+
+def test_published_pairing_is_right_for_integrated_gradients_and_single_inputs():
+    x, reference = inputs_for("image"), inputs_for("image", size=1, seed=4)
+    right = LabelFree(IntegratedGradients, IMAGE).attribute(x, reference)
+    assert_close(as_published(IntegratedGradients, IMAGE, x, baselines=reference), right)
+    for row in x.split(1):
+        np.random.seed(0), torch.manual_seed(0)
+        published = as_published(GradientShap, IMAGE, row, baselines=reference)
+        np.random.seed(0), torch.manual_seed(0)
+        assert_close(published, LabelFree(GradientShap, IMAGE).attribute(row, reference))
+
+
+# Manners.
+
+
+def portrait(encoder):
+    """Everything about an encoder that an explanation must not change."""
+    return {
+        name: (
+            module.training,
+            sorted(key for key in vars(module)),
+            [len(vars(module)[hooks]) for hooks in sorted(vars(module)) if "hooks" in hooks],
+            [(p.requires_grad, p.grad, p.dtype, p.device, p._version) for p in module.parameters(recurse=False)],
+            [b._version for b in module.buffers(recurse=False)],
+        )
+        for name, module in encoder.named_modules()
+    }
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+@pytest.mark.parametrize("name", METHODS)
+def test_encoder_and_inputs_are_left_as_found(name, kind):
+    if not supported(name, kind):
+        pytest.skip("not supported by Captum")
+    encoder, inputs = ENCODERS[kind], inputs_for(kind)
+    build, options, choose = arguments(name, inputs)
+    before, copies = portrait(encoder), each(inputs, torch.clone)
+    with torch.no_grad():
+        LabelFree(build, encoder).attribute(inputs, **choose(slice(None)), **options)
+    LabelFree(build, encoder).attribute(inputs, **choose(slice(None)), **options, internal_batch_size=6)
+    assert portrait(encoder) == before
+    assert_close(inputs, copies, rtol=0, atol=0)
+    assert all(not x.requires_grad and x.grad is None and x.is_leaf for x in tensors(inputs))
+    demanding = each(copies, lambda x: x.requires_grad_())
+    LabelFree(build, encoder).attribute(demanding, **choose(slice(None)), **options)
+    assert all(x.requires_grad and x.grad is None for x in tensors(demanding))
+
+
+def test_hooks_are_removed_when_a_method_fails_midway():
+    twice = nn.ReLU()
+    encoder = nn.Sequential(nn.Linear(3, 4), twice, nn.Linear(4, 4), twice).eval()
+    before = portrait(encoder)
+    with pytest.raises(RuntimeError, match="used more than once"):
+        LabelFree(DeepLift, encoder).attribute(torch.randn(2, 3))
+    after = portrait(encoder)
+    assert [entry[2] for entry in after.values()] == [entry[2] for entry in before.values()]
+
+
+def test_no_warning_of_captum_about_hooks_or_gradients(recwarn):
+    for build in (DeepLift, GuidedBackprop, Saliency, InputXGradient):
+        LabelFree(build, VECTOR).attribute(inputs_for("vector"))
+    assert not [w for w in recwarn if "captum" in w.filename]
+
+
+def test_cudnn_steps_aside_for_recurrent_encoders_on_a_gpu_only():
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    for encoder, device, aside in (
+        (SEQUENCE, gpu, True),
+        (nn.Sequential(nn.Flatten(0, 0), nn.GRU(2, 2)), gpu, True),
+        (SEQUENCE, cpu, False),
+        (IMAGE, gpu, False),
+    ):
+        enabled = torch.backends.cudnn.enabled
+        with _cudnn_aside(encoder, device):
+            assert torch.backends.cudnn.enabled == (enabled and not aside)
+        assert torch.backends.cudnn.enabled == enabled
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["integrated gradients", "gradient shap", "saliency"])
+def test_recurrent_encoder_on_a_gpu(name):
+    encoder, x = seeded(Sequence), inputs_for("sequence")
+    build, options, choose = arguments(name, x)
+    np.random.seed(0)
+    truth = LabelFree(build, encoder).attribute(x, **choose(slice(None)), **options)
+    np.random.seed(0)
+    chosen = {key: value.cuda() for key, value in choose(slice(None)).items()}
+    assert_close(LabelFree(build, encoder.cuda()).attribute(x.cuda(), **chosen, **options).cpu(), truth)
+    assert not any(module.training for module in encoder.modules()) and torch.backends.cudnn.enabled
+
+
+def test_transformer_encoder_and_single_precision():
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+    encoder = nn.Sequential(nn.Linear(2, 8), nn.TransformerEncoder(layer, 1), nn.Flatten()).eval()
+    x = inputs_for("sequence").float()
+    maps, delta = LabelFree(IntegratedGradients, encoder).attribute(
+        x, torch.zeros_like(x), n_steps=100, return_convergence_delta=True
+    )
+    gain = (encoder(x) * (encoder(x) - encoder(0 * x))).sum(1)
+    assert maps.dtype == torch.float32
+    assert_close(maps.sum((1, 2)), gain, rtol=1e-2, atol=0.05)
+
+
+def test_feature_permutation_keeps_each_weight_with_its_row():
+    encoder, _ = linear()
+    x = inputs_for("vector")
+    swap = LabelFree(partial(FeaturePermutation, perm_func=lambda x, mask: torch.where(mask, x.flip(0), x)), encoder)
+    assert_close(swap.attribute(x), (x - x.flip(0)) * (encoder(x) @ encoder.weight))
+
+
+X, NAN = torch.randn(4, 3), torch.full((4, 3), float("nan"))
+FLOAT = nn.Sequential(nn.Linear(3, 2), nn.Tanh()).eval()
+
+
+@pytest.mark.parametrize(
+    "error, message, call",
+    [
+        (ValueError, "training mode", lambda: LabelFree(Saliency, nn.Linear(3, 2)).attribute(X)),
+        (ValueError, "inputs holds 12 NaN", lambda: LabelFree(Saliency, FLOAT).attribute(NAN)),
+        (ValueError, "inputs holds 12 NaN", lambda: LabelFree(Saliency, FLOAT).attribute(X / 0)),
+        (ValueError, "empty batch", lambda: LabelFree(Saliency, FLOAT).attribute(X[:0])),
+        (ValueError, r"batches of \[\]", lambda: LabelFree(Saliency, FLOAT).attribute(())),
+        (TypeError, "inputs must be a torch.Tensor", lambda: LabelFree(Saliency, FLOAT).attribute(X.numpy())),
+        (TypeError, "floating-point", lambda: LabelFree(Saliency, FLOAT).attribute(X.long())),
+        (ValueError, r"\(B, D\).*\(4,\)", lambda: LabelFree(Saliency, lambda x: x.sum(1)).attribute(X)),
+        (ValueError, r"\(B, D\).*\(4, 1, 3\)", lambda: LabelFree(Saliency, lambda x: x[:, None]).attribute(X)),
+        (TypeError, "one tensor.*tuple", lambda: LabelFree(Saliency, lambda x: (x, x)).attribute(X)),
+        (ValueError, "NaN or infinite repr", lambda: LabelFree(Saliency, lambda x: x / 0).attribute(X)),
+        (ValueError, "baselines holds", lambda: LabelFree(IntegratedGradients, FLOAT).attribute(X, NAN)),
+        (ValueError, r"shape \(4, 3\).*got \(4, 2\)", lambda: LabelFree(DeepLift, FLOAT).attribute(X, X[:, :2])),
+        (ValueError, r"shape \(4, 3\).*got \(2, 3\)", lambda: LabelFree(DeepLift, FLOAT).attribute(X, X[:2])),
+        (ValueError, r"got \(2, 2\)", lambda: LabelFree(GradientShap, FLOAT).attribute(X, X[:2, :2])),
+        (TypeError, "baselines must be", lambda: LabelFree(DeepLift, FLOAT).attribute(X, "zero")),
+        (ValueError, "tuple of 2.*got a tuple of 1", lambda: LabelFree(DeepLift, PAIR).attribute((X, X), (X,))),
+        (ValueError, "tuple of 2.*got no tuple", lambda: LabelFree(DeepLift, PAIR).attribute((X, X), X)),
+        (ValueError, "no tuple.*got a tuple of 1", lambda: LabelFree(DeepLift, FLOAT).attribute(X, (X,))),
+        (ValueError, r"batches of \[3, 4\]", lambda: LabelFree(Saliency, PAIR).attribute((X, X[:3]))),
+        (ValueError, "inputs.1. holds", lambda: LabelFree(Saliency, PAIR).attribute((X, NAN))),
+        (TypeError, "baselines", lambda: LabelFree(Saliency, FLOAT).attribute(X, X)),
+        (ValueError, r"\(4, 2\), got \(4, 3\)", lambda: LabelFree(Saliency, FLOAT).attribute(X, weights=torch.ones(3))),
+        (ValueError, r"\(4, 2\), got \(3, 2\)", lambda: LabelFree(Saliency, FLOAT).attribute(X, weights=torch.ones(3, 2))),
+        (TypeError, "weights must be", lambda: LabelFree(Saliency, FLOAT).attribute(X, weights=1)),
+        (ValueError, "positive integer, got 0", lambda: LabelFree(Saliency, FLOAT).attribute(X, internal_batch_size=0)),
+        (ValueError, "at least 2.*got 1", lambda: LabelFree(DeepLift, FLOAT).attribute(X, internal_batch_size=1)),
+        (TypeError, "nn.Module, got function", lambda: LabelFree(DeepLift, lambda x: x)),
+        (TypeError, "method must build", lambda: LabelFree(Saliency(FLOAT), FLOAT)),
+        (TypeError, "method must build", lambda: LabelFree(lambda forward: forward, FLOAT)),
+        (ValueError, "square", lambda: LabelFree(Saliency, FLOAT, inner=torch.ones(2, 3))),
+        (ValueError, "positive definite", lambda: LabelFree(Saliency, FLOAT, inner=-torch.eye(2))),
+        (ValueError, "positive definite", lambda: LabelFree(Saliency, FLOAT, inner=torch.tensor([[1.0, 0.5], [0, 1]]))),
+        (ValueError, r"\(3, 3\).*D = 2", lambda: LabelFree(Saliency, FLOAT, inner=torch.eye(3)).attribute(X)),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(error, message, call):
+    with pytest.raises(error, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
