@@ -19,13 +19,14 @@ book: $(READY)  ## execute what changed and build the HTML book
 	@$(BIN)/python book/build.py --profile $(PROFILE) --seed $(SEED)
 
 test: $(READY)  ## run every test, the notebooks at the smoke profile included
-	@$(BIN)/python -m pytest -n auto
+	@$(BIN)/python -m pytest -q -n auto --maxschedchunk 1
 
 paper: $(READY)  ## execute the notebooks at the papers' sizes (a GPU helps; resumable)
 	@$(BIN)/python book/build.py --profile paper --seed $(SEED) --no-html
 
 bench: $(READY)  ## measure speed against the papers' own packages
-	@$(BIN)/python -m benchmarks
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) || exit 1; done
 
 serve:  ## show the built book at http://localhost:8000
 	@test -f _build/html/index.html || { echo "There is no book yet: run 'make book' first."; exit 1; }

@@ -83,11 +83,10 @@ def digest(paths: Iterable[Path], root: Path) -> str:
 
 def data_root() -> str:
     """Describe the folder of real data: where it is, and the names and sizes of what lies near its top."""
-    place = os.environ.get("LFX_DATA", "")
-    if not place or not Path(place).is_dir():
-        return f"{place} (absent)"
-    files = sorted(file for depth in ("*", "*/*") for file in Path(place).glob(depth) if file.is_file())
-    return json.dumps([place, *([str(file), file.stat().st_size] for file in files)])
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lfx"
+    place = Path(os.environ.get("LFX_DATA") or cache)
+    files = sorted(file for depth in ("*", "*/*") for file in place.glob(depth) if file.is_file())
+    return json.dumps([str(place), *([str(file), file.stat().st_size] for file in files)])
 
 
 def key(notebook: dict, root: Path, profile: str, seed: int) -> str:

@@ -94,8 +94,9 @@ class Chapter:
     def page(self) -> str:
         """Return today's text with the kept outputs, and a last line that says how they were made."""
         page, made = json.loads(self.source.read_text()), self.past()
-        done = json.loads(self.executed.read_text())["cells"]
-        done = [cell for cell in done if "injected-parameters" not in cell["metadata"].get("tags", [])]
+        done = json.loads(self.executed.read_text())
+        page["metadata"]["language_info"] = done["metadata"]["language_info"]
+        done = [cell for cell in done["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])]
         outputs = iter([cell for cell in done if cell["cell_type"] == "code"])
         for cell in page["cells"]:
             if cell["cell_type"] == "code":

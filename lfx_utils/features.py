@@ -61,9 +61,7 @@ class LabelFree:
     True
     """
 
-    def __init__(
-        self, method: Callable[..., Attribution], encoder: Callable[..., Tensor], inner: Tensor | None = None
-    ):
+    def __init__(self, method: Callable[..., Attribution], encoder: Callable[..., Tensor], inner: Tensor | None = None):
         self.encoder, self.inner = encoder, inner if inner is None else _positive_definite(inner)
         self.attribution = method(Auxiliary(encoder)) if callable(method) else None
         if not isinstance(self.attribution, Attribution):
@@ -236,7 +234,7 @@ def _cut(value, part: slice, size: int):
 def _join(results: list):
     """Concatenate equally nested results along the batch, free of their graphs."""
     if isinstance(results[0], tuple):
-        return tuple(_join(list(items)) for items in zip(*results))
+        return tuple(_join(list(items)) for items in zip(*results, strict=True))
     return torch.cat([result.detach() for result in results])
 
 
@@ -253,7 +251,8 @@ def _check_baselines(inputs: Tensors, baselines: Tensors | float, shared: bool) 
     form, came = (f"a tuple of {len(x)}" if isinstance(x, tuple) else "no tuple" for x in (inputs, baselines))
     if form != came:
         raise ValueError(f"baselines must be {form}, as inputs is, got {came}.")
-    for tensor, baseline in zip(inputs, baselines) if isinstance(inputs, tuple) else [(inputs, baselines)]:
+    pairs = zip(inputs, baselines, strict=True) if isinstance(inputs, tuple) else [(inputs, baselines)]
+    for tensor, baseline in pairs:
         if isinstance(baseline, int | float):
             continue
         checks.batch("baselines", baseline)

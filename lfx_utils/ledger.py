@@ -30,40 +30,48 @@ def published() -> pd.DataFrame:
     return pd.read_csv(path, index_col="id", dtype={"published": str, "unit": str, "cell": str}, keep_default_na=False)
 
 
-def verdict(kind: str, expected: str, spread: str, value: float | None, interval, exact: bool) -> str:
+def verdict(kind: str, expected: str, spread: str, value: float | None, interval, *, real: bool, full: bool) -> str:
     """Judge one number by rule; nobody types a verdict.
 
-    - *value*: reproduced if the two differ by at most 1.96 standard errors of the difference (ours from the interval, the
-      paper's from its ±); in kind if the sign agrees and the ratio is below two; else contradicted, or not settled when the
-      run is smaller than the published setting.
+    - *value*: reproduced if it equals the published one, or differs by at most 1.96 standard errors of the difference (ours
+      from the interval, the paper's from its ±) and the interval is narrower than the number is large; in kind if the sign
+      agrees and the ratio is below two; else contradicted at the published setting, and not settled below it.
     - *order* and *sign*: reproduced if the interval lies wholly on the claimed side of zero, contradicted if on the other.
-    - *proof*: reproduced if the residual is within the tolerance that stands in the table as the spread.
-    - *figure*: drawn. On stand-in data, reproduced becomes reproduced in kind and contradicted becomes not settled.
+    - *proof*: reproduced if the residual is within the tolerance, which stands in the table as the spread.
+    - *figure*: drawn.
+
+    On data that stands in for the paper's, reproduced becomes reproduced in kind, and contradicted becomes not settled.
 
     Args:
         kind: `value`, `order`, `sign`, `proof`, `figure` or `uncomputable`.
         expected, spread: as text from the table of claims; may be empty.
         value, interval: ours; the interval is `(low, high)` or None.
-        exact: the run used the paper's data (for order, sign) and, for values, the published setting.
+        real: computed on the paper's data.
+        full: computed at the published setting.
+
+    >>> verdict("order", "", "", 0.3, (0.1, 0.5), real=True, full=False)
+    'reproduced'
+    >>> verdict("order", "", "", 0.3, (-0.1, 0.7), real=True, full=True)
+    'not settled at this size'
     """
     if kind in ("figure", "uncomputable"):
         return "drawn" if kind == "figure" else "not computable"
     if value is None or not math.isfinite(value):
         return "not computable"
+    yes, no = ("reproduced", "contradicted") if real else ("reproduced in kind", "not settled at this size")
     low, high = interval if interval is not None else (value, value)
     if kind == "proof":
         return "reproduced" if abs(value) <= float(spread) else "contradicted"
     if kind in ("order", "sign"):
         low, high = (-high, -low) if expected == "-" else (low, high)
-        if low > 0:
-            return "reproduced" if exact else "reproduced in kind"
-        return "contradicted" if high < 0 and exact else "not settled at this size"
-    target, error = float(expected), math.hypot((high - low) / (2 * 1.96), float(spread or 0))
-    if abs(value - target) <= 1.96 * error:
-        return "reproduced" if exact else "reproduced in kind"
+        return yes if low > 0 else no if high < 0 else "not settled at this size"
+    target = float(expected)
+    error = math.hypot((high - low) / (2 * 1.96), float(spread or 0))
+    if math.isclose(value, target, rel_tol=1e-9) or (abs(value - target) <= 1.96 * error and high - low < abs(target)):
+        return yes
     if value * target > 0 and 0.5 < value / target < 2:
         return "reproduced in kind"
-    return "contradicted" if exact else "not settled at this size"
+    return no if full else "not settled at this size"
 
 
 def record(session, claim_id: str, value: float | None, interval=None, *, dataset=None, note: str = "") -> str:
@@ -91,13 +99,15 @@ def record(session, claim_id: str, value: float | None, interval=None, *, datase
         raise ValueError(f"interval must be (low, high), got {tuple(interval)} for {claim_id}.")
     if value is None and claim.kind != "figure" and not note:
         raise ValueError(f"{claim_id} has no value; say why in note.")
-    exact = (dataset is None or dataset.name not in STAND_INS) and (claim.kind != "value" or session.profile == "paper")
+    real = dataset is None or dataset.name not in STAND_INS
+    # The errata were measured on trained encoders of no published size, so any of ours may contradict them.
+    full = session.profile == "paper" or claim.paper == "errata"
     row = {
         "id": claim_id,
         "value": None if value is None else float(value),
         "low": None if interval is None else float(interval[0]),
         "high": None if interval is None else float(interval[1]),
-        "verdict": verdict(claim.kind, claim.published, claim.spread, value, interval, exact),
+        "verdict": verdict(claim.kind, claim.published, claim.spread, value, interval, real=real, full=full),
         "profile": session.profile,
         "dataset": "" if dataset is None else dataset.name,
         "provenance": "" if dataset is None else dataset.provenance,

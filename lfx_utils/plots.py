@@ -104,8 +104,8 @@ def heartbeats(sequences: Tensor, attribution: Tensor, titles, *, ylabel: str = 
     for beat, scores, heading, ax in zip(sequences, attribution, titles, axes[0]):
         beat, scores = beat[:, 0].cpu().numpy(), scores[:, 0].detach().cpu().numpy()
         bound = np.abs(scores).max() or 1.0
-        ax.plot(beat, color="0.75", linewidth=1)
-        ax.scatter(np.arange(len(beat)), beat, c=scores, cmap="RdBu_r", vmin=-bound, vmax=bound, s=6, zorder=2)
+        ax.plot(beat, color="0.6", linewidth=1)
+        ax.scatter(np.arange(len(beat)), beat, c=scores, cmap="coolwarm", vmin=-bound, vmax=bound, s=10, zorder=2)
         ax.set(xlabel="time step", title=heading)
     axes[0, 0].set_ylabel(ylabel)
     return figure

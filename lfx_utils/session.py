@@ -48,12 +48,17 @@ def start(chapter: str, profile: str = "quick", seed: int = 0) -> Session:
         raise ValueError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}.")
     if not isinstance(seed, int) or seed < 0:
         raise ValueError(f"seed must be a non-negative integer, got {seed!r}.")
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
+    seed_all(seed)
     if threads := os.environ.get("LFX_THREADS"):
         torch.set_num_threads(int(threads))
     out = Path(os.environ.get("LFX_OUT", "_build/results")).resolve() / profile
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{chapter}.json").unlink(missing_ok=True)  # a new run starts with an empty record
     return Session(chapter, profile, seed, torch.device("cuda" if torch.cuda.is_available() else "cpu"), out)
+
+
+def seed_all(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch; Captum's random methods draw from the last two."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)

@@ -14,5 +14,5 @@ def pytest_xdist_auto_num_workers(config):
 
 
 def pytest_collection_modifyitems(items):
-    """Start the notebooks first: they take the longest."""
-    items.sort(key=lambda item: 0 if "test_notebooks" in item.nodeid else 1)
+    """Start what is marked as long first, so that no worker is left alone with it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)

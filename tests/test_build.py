@@ -102,6 +102,7 @@ def test_key_follows_what_is_imported(copy, line):
 
 def test_key_follows_code_data_profile_and_seed_but_not_prose(copy, monkeypatch):
     monkeypatch.delenv("LFX_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(copy / "cache"))
     before = key(copy, notebook("%matplotlib inline\nx = 1"))
     prose = notebook("%matplotlib inline\nx = 1")
     prose.cells[0].source = "# Another title"
@@ -120,6 +121,7 @@ def test_key_follows_code_data_profile_and_seed_but_not_prose(copy, monkeypatch)
     assert before not in others and len(others) == 5
 
 
+@pytest.mark.long
 def test_one_failure_stops_nobody_and_is_told(copy):
     add(copy, a_bad=notebook("raise ValueError('the reason why')"), b_good=notebook("print('fine')"))
     first = build(copy)
@@ -137,6 +139,7 @@ def test_one_failure_stops_nobody_and_is_told(copy):
     assert [line.split(",")[0] for line in times] == ["chapter", "a_bad", "b_good"]
 
 
+@pytest.mark.long
 def test_an_interrupted_build_leaves_nobody_behind_and_resumes(copy):
     slow = notebook("pathlib.Path(os.environ['LFX_OUT'], 'pid').write_text(str(os.getpid()))", "time.sleep(60)")
     add(copy, a_slow=slow, b_fast=notebook("print('fine')"))
@@ -157,6 +160,29 @@ def test_an_interrupted_build_leaves_nobody_behind_and_resumes(copy):
     again = build(copy)
     assert again.returncode == 0 and "Executing 1 of 2" in again.stdout
     assert executed(copy, "b_fast").stat().st_mtime_ns == made
+
+
+@pytest.mark.long
+def test_the_book_is_whole_or_the_former_one(copy):
+    for name in ("_config.yml", "book/references.bib", "book/_static"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
+    index = copy / "book" / "index.md"
+    index.write_text("# Welcome\n\nSee {cite:t}`crabbe2022label`.\n\n```{bibliography}\n```\n")
+    add(copy, a=notebook("from myst_nb import glue", "glue('answer', 42, display=False)"))
+    whole = [part for part in command(copy) if part != "--no-html"]
+    first = subprocess.run(whole, capture_output=True, text=True)
+    assert first.returncode == 0, first.stdout + first.stderr
+    page = copy / "_build" / "html" / "book" / "index.html"
+    assert "Welcome" in page.read_text() and str(page.parents[1] / "index.html") in first.stdout
+    made = page.stat().st_mtime_ns
+
+    again = subprocess.run(whole, capture_output=True, text=True)
+    assert again.returncode == 0 and "Typesetting" not in again.stdout and page.stat().st_mtime_ns == made
+
+    index.write_text("# Welcome\n\nSee [a page](nowhere.md).\n")
+    broken = subprocess.run(whole, capture_output=True, text=True)
+    assert broken.returncode == 1 and "nowhere.md" in broken.stdout and "WARNING" in broken.stdout
+    assert page.stat().st_mtime_ns == made
 
 
 def test_a_page_shows_todays_text_with_the_kept_outputs(copy, monkeypatch):

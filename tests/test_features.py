@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from captum._utils.models.linear_model import SkLearnLinearRegression
 from captum.attr import (
     Deconvolution,
     DeepLift,
@@ -26,7 +27,7 @@ from captum.attr import (
     ShapleyValues,
     ShapleyValueSampling,
 )
-from captum._utils.models.linear_model import SkLearnLinearRegression
+from captum.attr._core.gradient_shap import InputBaselineXGradient
 from torch import nn
 
 from lfx_utils.features import LabelFree, _cudnn_aside, as_published
@@ -34,6 +35,11 @@ from lfx_utils.features import LabelFree, _cudnn_aside, as_published
 
 def smooth_grad(forward):
     return NoiseTunnel(Saliency(forward))
+
+
+def shap_with_own_baselines(forward):
+    """Gradient SHAP in which each input keeps its own baseline, where Captum's class draws from those of the batch."""
+    return NoiseTunnel(InputBaselineXGradient(forward))
 
 
 def smooth_integrated(forward):
@@ -68,9 +74,7 @@ def seeded(module, seed=0):
 
 
 VECTOR = seeded(lambda: nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 6), nn.Softplus(), nn.Linear(6, 4)))
-IMAGE = seeded(
-    lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4))
-)
+IMAGE = seeded(lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(48, 4)))
 SEQUENCE, PAIR = seeded(Sequence), seeded(Pair)
 ENCODERS = {"vector": VECTOR, "image": IMAGE, "sequence": SEQUENCE, "pair": PAIR}
 
@@ -80,6 +84,12 @@ def inputs_for(kind, size=5, seed=1):
     generator = torch.Generator().manual_seed(seed)
     tensors = tuple(torch.randn(size, *shape, generator=generator, dtype=torch.float64) for shape in shapes)
     return tensors if len(tensors) > 1 else tensors[0]
+
+
+def reseed():
+    """Captum draws from the global generators of both libraries."""
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
 
 
 def each(value, function):
@@ -92,7 +102,7 @@ def tensors(value):
 
 def assert_close(ours, truth, **tolerance):
     assert isinstance(ours, tuple) == isinstance(truth, tuple) and len(tensors(ours)) == len(tensors(truth))
-    for a, b in zip(tensors(ours), tensors(truth)):
+    for a, b in zip(tensors(ours), tensors(truth), strict=True):
         # Captum keeps step sizes, and the maps of some perturbation methods, in single precision.
         torch.testing.assert_close(a, b, **({"rtol": 1e-5, "atol": 1e-6, "check_dtype": False} | tolerance))
 
@@ -106,6 +116,7 @@ def windows(inputs):
 METHODS = {
     "integrated gradients": (IntegratedGradients, "each", {"n_steps": 8}),
     "gradient shap": (GradientShap, "one", {"n_samples": 3}),
+    "gradient shap, own baselines": (shap_with_own_baselines, "each", {"nt_samples": 3, "stdevs": 0.0}),
     "deep lift": (DeepLift, "each", {}),
     "deep lift shap": (DeepLiftShap, "many", {}),
     "input x gradient": (InputXGradient, None, {}),
@@ -151,25 +162,18 @@ def test_batch_equals_one_at_a_time(name, kind):
     inputs = inputs_for(kind)
     build, options, choose = arguments(name, inputs)
     explainer = LabelFree(build, ENCODERS[kind])
-    # These draw the same permutations for all inputs, the others fresh numbers for each input in turn.
-    reseeded = name == "shapley sampling"
-
-    def seed():
-        np.random.seed(3)
-        torch.manual_seed(3)
-
-    seed()
+    reseed()
     batch = explainer.attribute(inputs, **choose(slice(None)), **options)
-    seed()
+    reseed()
     single = []
     for i in range(5):
-        if reseeded:
-            seed()
+        if name == "shapley sampling":  # one permutation serves the whole batch; the others draw for each input in turn
+            reseed()
         part = slice(i, i + 1)
-        single.append(explainer.attribute(each(inputs, lambda x: x[part]), **choose(part), **options))
-    joined = tuple(map(torch.cat, zip(*single))) if isinstance(inputs, tuple) else torch.cat(single)
-    assert_close(batch, joined)
-    for ours, x in zip(tensors(batch), tensors(inputs)):
+        alone = tuple(x[part] for x in inputs) if isinstance(inputs, tuple) else inputs[part]
+        single.append(tensors(explainer.attribute(alone, **choose(part), **options)))
+    for ours, x, *alone in zip(tensors(batch), tensors(inputs), *single, strict=True):
+        assert_close(ours, torch.cat(alone))
         assert ours.shape == x.shape and not ours.requires_grad and ours.abs().sum() > 0
 
 
@@ -306,7 +310,7 @@ def path_integral(encoder, x, reference, nodes=40):
     """Integrated gradients of g_x by Gauss-Legendre quadrature for one input, without Captum."""
     places, sizes = np.polynomial.legendre.leggauss(nodes)
     latent, total = encoder(x).detach(), torch.zeros_like(x)
-    for place, size in zip((places + 1) / 2, sizes / 2):
+    for place, size in zip((places + 1) / 2, sizes / 2, strict=True):
         point = (reference + place * (x - reference)).requires_grad_()
         total += size * torch.autograd.grad((latent * encoder(point)).sum(), point)[0]
     return (x - reference) * total
@@ -344,7 +348,7 @@ def test_convergence_delta_is_that_of_the_auxiliary_function():
 def test_gradient_shap_tends_to_the_mean_of_integrated_gradients():
     x, references = inputs_for("vector"), inputs_for("vector", size=2, seed=4)
     truth = sum(torch.cat([path_integral(VECTOR, row[None], r[None], 200) for row in x]) for r in references) / 2
-    torch.manual_seed(0), np.random.seed(0)
+    reseed()
     explainer = LabelFree(GradientShap, VECTOR)
     for options in ({}, {"internal_batch_size": 1_500}):
         maps = explainer.attribute(x, references, n_samples=2_000, **options)
@@ -357,14 +361,14 @@ def test_weights_replace_the_representation(name):
     build = METHODS[name][0]
     explainer = LabelFree(build, VECTOR)
     for unit, one_hot in enumerate(torch.eye(4)):
-        np.random.seed(0), torch.manual_seed(0)
+        reseed()
         ours = explainer.attribute(x, reference, weights=one_hot)
-        np.random.seed(0), torch.manual_seed(0)
+        reseed()
         assert_close(ours, build(VECTOR).attribute(x, reference, target=unit).detach())
     units = torch.eye(4)[[0, 3, 1, 2, 0]]
-    np.random.seed(0), torch.manual_seed(0)
+    reseed()
     ours = explainer.attribute(x, reference, weights=units, internal_batch_size=5)
-    np.random.seed(0), torch.manual_seed(0)
+    reseed()
     assert_close(ours, build(VECTOR).attribute(x, reference, target=units.argmax(1)).detach())
 
 
@@ -372,7 +376,8 @@ def test_one_weight_for_all_is_not_one_weight_an_input():
     x = inputs_for("vector", size=4)  # as many inputs as latent units
     weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
     bounded = LabelFree(InputXGradient, VECTOR).attribute(x, weights=weights, internal_batch_size=2)
-    assert_close(bounded, sum(w * InputXGradient(VECTOR).attribute(x, target=i).detach() for i, w in enumerate(weights)))
+    units = [Saliency(VECTOR).attribute(x.requires_grad_(), target=unit, abs=False) for unit in range(4)]
+    assert_close(bounded, x.detach() * sum(w * unit for w, unit in zip(weights, units, strict=True)))
 
 
 class Counting(nn.Module):
@@ -393,11 +398,11 @@ def test_rows_in_flight_are_bounded(name, kind):
     options |= {"gradient shap": {"n_samples": 10}, "smooth grad": {"nt_samples": 10, "stdevs": 0.0}}.get(name, {})
     encoder = Counting(ENCODERS[kind]).eval()
     explainer = LabelFree(build, encoder)
-    np.random.seed(0), torch.manual_seed(0)
+    reseed()
     free = explainer.attribute(inputs, **choose(slice(None)), **options)
     free_most, free_total = encoder.most, encoder.total
     encoder.most = encoder.total = 0
-    np.random.seed(0), torch.manual_seed(0)
+    reseed()
     bounded = explainer.attribute(inputs, **choose(slice(None)), **options, internal_batch_size=bound)
     assert 0 < encoder.most <= bound
     assert encoder.total == free_total
@@ -405,6 +410,22 @@ def test_rows_in_flight_are_bounded(name, kind):
         assert free_most > bound
     if name != "shapley sampling":  # which draws other permutations for other chunks
         assert_close(bounded, free)
+
+
+def test_a_distribution_of_baselines_is_shared_however_long_it_is():
+    x, references = inputs_for("vector"), inputs_for("vector", seed=4)  # as many as inputs
+    explainer = LabelFree(DeepLiftShap, VECTOR)
+    bounded = explainer.attribute(x, references, internal_batch_size=20)  # two inputs against five references
+    each_reference = [LabelFree(DeepLift, VECTOR).attribute(x, reference[None]) for reference in references]
+    assert_close(bounded, torch.stack(each_reference).mean(0))
+
+
+def test_bounded_gradient_shap_keeps_what_captums_constructor_was_told():
+    encoder, _ = linear()
+    x = inputs_for("vector")
+    local = LabelFree(partial(GradientShap, multiply_by_inputs=False), encoder)
+    maps = local.attribute(x, torch.zeros(1, 3), internal_batch_size=7)
+    assert_close(maps, encoder(x) @ encoder.weight)
 
 
 def test_additional_arguments_of_the_encoder_follow_their_inputs():
@@ -415,9 +436,9 @@ def test_additional_arguments_of_the_encoder_follow_their_inputs():
     keep = torch.tensor([[1.0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 1, 1], [0, 0, 1]])
     explainer = LabelFree(GradientShap, masked)
     for options in ({}, {"internal_batch_size": 3}):
-        np.random.seed(0), torch.manual_seed(0)
+        reseed()
         maps = explainer.attribute(x, torch.zeros(1, 3), additional_forward_args=keep, **options)
-        np.random.seed(0), torch.manual_seed(0)
+        reseed()
         assert_close(maps, LabelFree(GradientShap, VECTOR).attribute(x * keep, torch.zeros(1, 3)))
         assert ((maps == 0) == (keep == 0)).all()
 
@@ -425,7 +446,8 @@ def test_additional_arguments_of_the_encoder_follow_their_inputs():
 def test_baselines_may_be_a_function_of_the_inputs():
     x = inputs_for("image")
     explainer = LabelFree(IntegratedGradients, IMAGE)
-    assert_close(explainer.attribute(x, torch.flip(x, [0]), internal_batch_size=2), explainer.attribute(x, lambda x: x.flip(0)))
+    given = explainer.attribute(x, x.flip(0))
+    assert_close(explainer.attribute(x, lambda inputs: inputs.flip(0), internal_batch_size=2), given)
 
 
 # The pairing of erratum 1.
@@ -450,9 +472,9 @@ def test_published_pairing_is_right_for_integrated_gradients_and_single_inputs()
     right = LabelFree(IntegratedGradients, IMAGE).attribute(x, reference)
     assert_close(as_published(IntegratedGradients, IMAGE, x, baselines=reference), right)
     for row in x.split(1):
-        np.random.seed(0), torch.manual_seed(0)
+        reseed()
         published = as_published(GradientShap, IMAGE, row, baselines=reference)
-        np.random.seed(0), torch.manual_seed(0)
+        reseed()
         assert_close(published, LabelFree(GradientShap, IMAGE).attribute(row, reference))
 
 
@@ -527,9 +549,9 @@ def test_cudnn_steps_aside_for_recurrent_encoders_on_a_gpu_only():
 def test_recurrent_encoder_on_a_gpu(name):
     encoder, x = seeded(Sequence), inputs_for("sequence")
     build, options, choose = arguments(name, x)
-    np.random.seed(0)
+    reseed()
     truth = LabelFree(build, encoder).attribute(x, **choose(slice(None)), **options)
-    np.random.seed(0)
+    reseed()
     chosen = {key: value.cuda() for key, value in choose(slice(None)).items()}
     assert_close(LabelFree(build, encoder.cuda()).attribute(x.cuda(), **chosen, **options).cpu(), truth)
     assert not any(module.training for module in encoder.modules()) and torch.backends.cudnn.enabled
@@ -585,7 +607,7 @@ FLOAT = nn.Sequential(nn.Linear(3, 2), nn.Tanh()).eval()
         (ValueError, "inputs.1. holds", lambda: LabelFree(Saliency, PAIR).attribute((X, NAN))),
         (TypeError, "baselines", lambda: LabelFree(Saliency, FLOAT).attribute(X, X)),
         (ValueError, r"\(4, 2\), got \(4, 3\)", lambda: LabelFree(Saliency, FLOAT).attribute(X, weights=torch.ones(3))),
-        (ValueError, r"\(4, 2\), got \(3, 2\)", lambda: LabelFree(Saliency, FLOAT).attribute(X, weights=torch.ones(3, 2))),
+        (ValueError, r"\(4, 2\), got \(3, 2\)", lambda: LabelFree(Saliency, FLOAT).attribute(X, weights=X[:3, :2])),
         (TypeError, "weights must be", lambda: LabelFree(Saliency, FLOAT).attribute(X, weights=1)),
         (ValueError, "positive integer, got 0", lambda: LabelFree(Saliency, FLOAT).attribute(X, internal_batch_size=0)),
         (ValueError, "at least 2.*got 1", lambda: LabelFree(DeepLift, FLOAT).attribute(X, internal_batch_size=1)),

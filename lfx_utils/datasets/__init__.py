@@ -42,14 +42,13 @@ def load(name: str, *, train=None, test=None, seed=0, root=None, download=False,
     try:
         return module.load(train, test, seed, root, download, **options)
     except Unavailable as error:
-        reason = str(error)
+        reason = " ".join(str(error).split())
     stand_in = MODULES[module.STAND_IN]
-    advice = "check the connection" if download else "set LFX_DATA to the folder that holds it, or pass download=True"
-    warnings.warn(
-        f"{name} is not at hand, since {reason}: {module.STAND_IN} stand in for it; to have the real one, {advice}.",
-        stacklevel=2,
-    )
-    available = stand_in.sizes(**options)
-    train, test = (size if size is None else min(size, most) for size, most in zip((train, test), available))
+    advice = "check the connection" if download else "set LFX_DATA to the folder that holds it or pass download=True"
+    warnings.warn(f"{name} is replaced by {module.STAND_IN}, since {reason}; to have it, {advice}.", stacklevel=2)
+    most = stand_in.sizes(**options)
+    train, test = (size if size is None else min(size, limit) for size, limit in zip((train, test), most, strict=True))
     dataset = stand_in.load(train, test, seed, **options)
-    return replace(dataset, provenance=f"{dataset.provenance} They stand in for {name}, since {reason}.")
+    # The provenance goes into published results, which should not name a reader's folders.
+    reason = reason.replace(str(data_root(root)), "ROOT")
+    return replace(dataset, provenance=f"{dataset.provenance} A stand-in for {name}, since {reason}.")

@@ -1,10 +1,15 @@
 """What all data sets share: the dataclass they return, the data root, seeded draws and downloads."""
 
+import hashlib
 import os
+import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+import zipfile
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from numbers import Integral
 from pathlib import Path
 
@@ -40,6 +45,12 @@ class Dataset:
 
 class Unavailable(OSError):
     """The files of a data set are missing or not sound, or their download failed."""
+
+
+PAUSE = 1.0  # seconds before the second attempt at a download; twice that before the third
+
+# What reading a damaged file, or a download, may end in.
+FAULTS = (OSError, RuntimeError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def data_root(root: str | os.PathLike | None = None) -> Path:
@@ -88,7 +99,7 @@ def assemble(name, train, test, sizes, seed, convert, **rest) -> Dataset:
         **rest: `class_names`, `baseline` and `provenance`.
     """
     columns = {}
-    for part, (inputs, labels), size in zip(("train", "test"), (train, test), sizes):
+    for part, (inputs, labels), size in zip(("train", "test"), (train, test), sizes, strict=True):
         rows = draw(name, part, size, len(labels), seed).numpy()
         columns[part] = convert(inputs[rows])
         columns[f"{part}_labels"] = torch.as_tensor(labels[rows].astype(np.int64))
@@ -102,6 +113,19 @@ def pixels(images: np.ndarray) -> Tensor:
     return images.float().div_(255).contiguous()
 
 
+def check(arrays: Iterable[np.ndarray], sha256: str, source) -> None:
+    """Compare the checksum of the arrays' values, one after the other, with the known one.
+
+    Raises:
+        Unavailable: they differ.
+    """
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    if digest.hexdigest() != sha256:
+        raise Unavailable(f"{source} does not hold the known values (their SHA-256 differs)")
+
+
 def fetch(address: str, attempts: int = 3, timeout: float = 30) -> bytes:
     """Download one file into memory, with a growing pause between attempts.
 
@@ -109,10 +133,19 @@ def fetch(address: str, attempts: int = 3, timeout: float = 30) -> bytes:
         Unavailable: every attempt failed.
     """
     for attempt in range(attempts):
+        time.sleep(PAUSE * attempt)
         try:
             with urllib.request.urlopen(address, timeout=timeout) as answer:
                 return answer.read()
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             reason = error
-            time.sleep(0.5 * 2**attempt if attempt + 1 < attempts else 0)
     raise Unavailable(f"{address} could not be downloaded in {attempts} attempts ({reason})")
+
+
+def store(path: Path, **arrays: np.ndarray) -> None:
+    """Write the arrays as a compressed `.npz`, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        np.savez_compressed(draft, **arrays)
+        os.replace(draft, path)

@@ -42,7 +42,7 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
         convert=_enlarge,
         class_names=tuple("0123456789"),
         baseline=torch.zeros_like,
-        provenance=f"The 8 × 8 handwritten digits of scikit-learn {sklearn.__version__}, enlarged bilinearly to 28 × 28.",
+        provenance=f"The 8 × 8 digits of scikit-learn {sklearn.__version__}, enlarged bilinearly to 28 × 28.",
     )
 
 

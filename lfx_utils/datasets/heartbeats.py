@@ -13,7 +13,7 @@ COUNTS = (2_919, 1_767, 96, 194, 24)  # ECG5000's
 STEPS = 140
 START = 0.31  # the phase after the R peak at which a beat is cut from the recording, as in ECG5000
 NOISE = 0.04
-RESTLESSNESS = 0.9  # how unevenly beats stray from their class: the spreads of one beat share a log-normal factor
+RESTLESSNESS = 0.9  # of the log-normal factor that the spreads of one beat share: some stray far from their class
 GENERATOR_SEED = 2003
 
 # A wave: phase of its peak (rad, R peak of a normal beat at 0), width b (rad), height; then how far phase and height
@@ -69,14 +69,22 @@ def load(train=None, test=None, seed=0, root=None, download=False, split="normal
     """
     return divide(
         "heartbeats", *generate(), (train, test), seed, split,
-        provenance=f"Heartbeats generated with McSharry et al.'s dynamical model (2003), generator seed {GENERATOR_SEED}.",
+        provenance=f"Heartbeats of McSharry et al.'s dynamical model (2003), generator seed {GENERATOR_SEED}.",
     )  # fmt: skip
 
 
 def sizes(split="normal") -> tuple[int, int]:
     """Return how many training and test beats a split has."""
-    total, normal = sum(COUNTS), COUNTS[0]
-    return {"normal": (normal, total - normal), "random": (total * 4 // 5, total - total * 4 // 5)}[split]
+    return tuple(map(len, _rows(np.repeat(np.arange(len(COUNTS)), COUNTS), 0, split)))
+
+
+def _rows(labels: np.ndarray, seed: int, split: str) -> tuple[np.ndarray, np.ndarray]:
+    if split == "normal":
+        return np.flatnonzero(labels == 0), np.flatnonzero(labels != 0)
+    if split == "random":
+        order, cut = np.random.default_rng(seed).permutation(len(labels)), len(labels) * 4 // 5
+        return order[:cut], order[cut:]
+    raise ValueError(f"split must be 'normal' or 'random', got {split!r}.")
 
 
 def divide(name, beats, labels, amounts, seed, split, provenance) -> Dataset:
@@ -85,14 +93,7 @@ def divide(name, beats, labels, amounts, seed, split, provenance) -> Dataset:
     Raises:
         ValueError: an unknown split.
     """
-    if split == "normal":
-        rows = np.flatnonzero(labels == 0), np.flatnonzero(labels != 0)
-    elif split == "random":
-        order = np.random.default_rng(seed).permutation(len(labels))
-        rows = np.split(order, [len(labels) * 4 // 5])
-    else:
-        raise ValueError(f"split must be 'normal' or 'random', got {split!r}.")
-    train, test = ((beats[part], labels[part]) for part in rows)
+    train, test = ((beats[rows], labels[rows]) for rows in _rows(labels, seed, split))
     mean = torch.as_tensor(train[0][train[1] == 0].mean(0), dtype=torch.float32)[:, None]
     return assemble(
         name, train, test, amounts, seed,
@@ -123,7 +124,8 @@ def generate() -> tuple[np.ndarray, np.ndarray]:
     phases, widths, heights, phase_spreads, height_spreads = waves[labels].transpose(2, 0, 1)
     usual, deviation = np.array(PERIODS)[labels].T
     periods = usual + (deviation * rng.standard_normal(len(labels))).clip(-0.3, 0.3)
-    strays = np.exp(RESTLESSNESS * rng.standard_normal((3, len(labels), 1))) * rng.standard_normal((3, *phases.shape))
+    strays = np.exp(RESTLESSNESS * rng.standard_normal((3, len(labels), 1)))
+    strays = strays * rng.standard_normal((3, *phases.shape))
     phases = phases + phase_spreads * strays[0]
     widths = widths * np.exp(0.06 * strays[1]).clip(0.6, 1.7) * np.sqrt(usual / periods)[:, None]
     heights = heights + height_spreads * strays[2]

@@ -2,23 +2,28 @@
 
 import gzip
 import hashlib
-import struct
 from pathlib import Path
 
 import numpy as np
 import torch
 import torchvision
 
-from .base import Dataset, Unavailable, assemble, data_root, pixels
+from .base import FAULTS, Dataset, Unavailable, assemble, data_root, pixels
 
 STAND_IN = "digits"
+# MD5 of the unpacked files, header and shape; the packed ones have the MD5 of torchvision's MNIST.resources.
+FILES = {
+    "train-images-idx3-ubyte": ("6bbc9ace898e44ae57da46a324031adb", 16, (60_000, 28, 28)),
+    "train-labels-idx1-ubyte": ("a25bea736e30d166cdddb491f175f624", 8, (60_000,)),
+    "t10k-images-idx3-ubyte": ("2646ac647ad5339dbf082846283269ea", 16, (10_000, 28, 28)),
+    "t10k-labels-idx1-ubyte": ("27ae3e4e09519cfbb04c329615203637", 8, (10_000,)),
+}
 
 
 def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
     """Load MNIST from `<root>/mnist/MNIST/raw` (or `<root>/MNIST/raw`); the baseline is a black image.
 
-    The packed files are read as they are, after their MD5 has been compared with torchvision's, so that the root
-    may be read-only.
+    Packed files (`.gz`) are unpacked in memory, so that the root may be read-only; every file's MD5 is checked.
 
     Args:
         train: how many of the 60,000 training examples, None for all.
@@ -36,53 +41,55 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
     Source: LeCun, Cortes & Burges, The MNIST database; baseline from LF, App. C.1.
     """
     home = data_root(root)
-    if download:
+    try:
+        images, labels, test_images, test_labels = _read(home)
+    except Unavailable:
+        if not download:
+            raise
         try:
             torchvision.datasets.MNIST(home / "mnist", download=True)
-        except (OSError, RuntimeError) as error:
-            raise Unavailable(f"torchvision's download of MNIST to {home / 'mnist'} failed ({error})") from error
-    raw = next((path for path in (home / "mnist/MNIST/raw", home / "MNIST/raw") if path.is_dir()), None)
-    if raw is None:
-        raise Unavailable(f"there is no folder {home / 'mnist/MNIST/raw'}")
-    parts = {
-        part: (read_idx(raw, f"{prefix}-images-idx3-ubyte"), read_idx(raw, f"{prefix}-labels-idx1-ubyte"))
-        for part, prefix in (("train", "train"), ("test", "t10k"))
-    }
+        except FAULTS as error:
+            raise Unavailable(f"torchvision could not download MNIST to {home / 'mnist'} ({error})") from error
+        images, labels, test_images, test_labels = _read(home)
     return assemble(
         "mnist",
-        **parts,
+        train=(images, labels),
+        test=(test_images, test_labels),
         sizes=(train, test),
         seed=seed,
         convert=pixels,
         class_names=tuple("0123456789"),
         baseline=torch.zeros_like,
-        provenance="MNIST, the four official files, MD5 as in torchvision's MNIST.resources.",
+        provenance="MNIST, the four official files, MD5 checked.",
     )
 
 
-def read_idx(folder: Path, name: str) -> np.ndarray:
-    """Read one file of MNIST, packed (`name.gz`, MD5 checked) or else unpacked.
+def _read(home: Path) -> list[np.ndarray]:
+    folder = next((path for path in (home / "mnist/MNIST/raw", home / "MNIST/raw") if path.is_dir()), None)
+    if folder is None:
+        raise Unavailable(f"there is no folder {home / 'mnist/MNIST/raw'}")
+    return [read_idx(folder / name, *facts) for name, facts in FILES.items()]
 
-    Returns:
-        uint8 array of the shape that the file's header gives.
+
+def read_idx(path: Path, md5: str, header: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Read one file of unsigned bytes in the IDX format, packed as `path.gz` or else unpacked.
+
+    Args:
+        path: of the unpacked file.
+        md5: of the unpacked file.
+        header: its length in bytes.
+        shape: of what follows the header.
 
     Raises:
-        Unavailable: the file is missing, or is not the official one.
+        Unavailable: the file is missing or damaged.
     """
-    packed = folder / f"{name}.gz"
+    packed = path.with_name(f"{path.name}.gz")
     try:
-        if packed.is_file():
-            raw = packed.read_bytes()
-            if hashlib.md5(raw).hexdigest() != dict(torchvision.datasets.MNIST.resources)[packed.name]:
-                raise Unavailable(f"{packed} is not the official file (its MD5 differs); delete it")
-            raw = gzip.decompress(raw)
-        else:
-            raw = (folder / name).read_bytes()
+        raw = gzip.decompress(packed.read_bytes()) if packed.is_file() else path.read_bytes()
     except FileNotFoundError as error:
         raise Unavailable(f"{packed} is missing") from error
-    rank = raw[3] if len(raw) > 3 else 0
-    start = 4 + 4 * rank
-    shape = struct.unpack(f">{rank}I", raw[4:start]) if len(raw) > start else (0,)
-    if raw[:3] != b"\0\0\x08" or len(raw) - start != np.prod(shape):
-        raise Unavailable(f"{folder / name} is cut short or not an IDX file; delete it")
-    return np.frombuffer(raw, np.uint8, offset=start).reshape(shape)
+    except FAULTS as error:
+        raise Unavailable(f"{packed} is damaged ({error})") from error
+    if hashlib.md5(raw).hexdigest() != md5:
+        raise Unavailable(f"{packed if packed.is_file() else path} is not the official file (its MD5 differs)")
+    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)

@@ -1,7 +1,9 @@
 """The Stacked Capsule Autoencoder: an image as a few learned templates, each moved to its place by a pose.
 
-Sections and symbols are those of Kosiorek, Sabour, Teh and Hinton 2019, Stacked Capsule Autoencoders (NeurIPS).
-Langezaal et al. 2023 (App. D) take the part capsules as the encoder f, the object capsules as the decoder.
+Sections and symbols are those of Kosiorek, Sabour, Teh, Hinton 2019, Stacked Capsule Autoencoders (NeurIPS).
+Langezaal et al. 2023 (RE, App. D) take the part capsules for the encoder f, the object capsules for the decoder.
+Ours differs so: images keep their 28 × 28 pixels (40 × 40), a template's intensity is its alpha channel too, a
+learned map of places is added to the convolutions' output, presences carry no noise, and templates start as blobs.
 """
 
 import math
@@ -11,41 +13,35 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALL = dict(parts=10, objects=10, features=4, channels=32)
-"""Arguments of a `StackedCapsules` that two CPU cores train in half a minute; the defaults are the paper's sizes."""
+SMALL = {"parts": 10, "objects": 10, "features": 4, "channels": 32}
+"""Arguments of a `StackedCapsules` that two cores train in half a minute; the defaults are of published size."""
 
 
 class Parts(NamedTuple):
-    """What the part capsules see in a batch of images, M parts each (Section 2.2)."""
+    """What the part capsules see in B images: M parts each (Section 2.2)."""
 
-    pose: Tensor  # x_m  (B, M, 6): horizontal and vertical shift, width, height, angle, shear
-    presence: Tensor  # d_m  (B, M) in [0, 1]
-    features: Tensor  # z_m  (B, M, F)
-    templates: Tensor  # T̂_m (B, M, H, W) in [0, 1], the templates moved by their poses
-    means: Tensor  # c_m T̂_m (B, M + 1, H, W), the intensity each mixture component predicts; the background comes last
-    weights: Tensor  # (B, M + 1, H, W), mixing probabilities that sum to one at each pixel
+    pose: Tensor  # x_m (B, M, 6): shift x, shift y, width, height, angle, shear
+    presence: Tensor  # d_m (B, M) in [0, 1]
+    features: Tensor  # z_m (B, M, F), which say the next two
+    brightness: Tensor  # c_m (B, M) in [0, 1]
+    opacity: Tensor  # (B, M) in [0, 1]
+    templates: Tensor  # T̂_m (B, M, H, W) in [0, 1], each where its pose moves it
 
 
 class Objects(NamedTuple):
-    """What the object capsules make of M parts, K objects each (Section 2.3)."""
+    """What the object capsules make of M parts: K objects, each with a vote for every part's pose (Section 2.3)."""
 
-    votes: Tensor  # V_km (B, K, M, 6), the part poses each object predicts, as the rows of a 2 × 3 matrix
+    presence: Tensor  # a_k (B, K) in [0, 1]
+    part_presence: Tensor  # a_km (B, K, M) in [0, 1]
+    votes: Tensor  # V_km (B, K, M, 6), flattened 2 × 3 matrices
     scale: Tensor  # λ_km (B, K, M), standard deviation of a vote
-    presence: Tensor  # a_k (B, K), as log-probability
-    part_presence: Tensor  # a_km (B, K, M), as log-probability
-    deformation: Tensor  # (B, K, M, 6), how far an object bends its resting shape
+    bend: Tensor  # (B, K, M, 6), how far from its resting shape an object is deformed
 
 
 def affine(pose: Tensor) -> Tensor:
-    """Matrix that takes a template's coordinates to the image's, both in [-1, 1]: rotate · shear · scale, then shift.
+    """Matrix `(…, 2, 3)` of a `pose` `(…, 6)`, from a template's coordinates to the image's, both in [-1, 1].
 
-    Args:
-        pose: `(…, 6)`: shift x, shift y, width, height, angle in radians, shear.
-
-    Returns:
-        `(…, 2, 3)`.
-
-    >>> affine(torch.tensor([0.5, 0.0, 1.0, 2.0, 0.0, 0.0]))
+    >>> affine(torch.tensor([0.5, 0.0, 1.0, 2.0, 0.0, 0.0]))  # shift x, shift y, width, height, angle, shear
     tensor([[1.0000, 0.0000, 0.5000],
             [0.0000, 2.0000, 0.0000]])
     """
@@ -56,134 +52,188 @@ def affine(pose: Tensor) -> Tensor:
     return torch.stack([across, down], -2)
 
 
-def transform(templates: Tensor, pose: Tensor, size: int) -> Tensor:
-    """Draw each template on an empty canvas where its pose says (T̂_m, Section 2.2).
-
-    Args:
-        templates: `(M, t, t)`.
-        pose: `(B, M, 6)` with positive width and height.
-        size: side of the square canvas.
-
-    Returns:
-        `(B, M, size, size)`, zero where no template reaches.
-    """
-    linear, shift = affine(pose).flatten(0, 1).split([2, 1], dim=-1)
-    (a, b), (c, d) = (row.unbind(-1) for row in linear.unbind(-2))
-    # A canvas pixel asks where in the template it comes from, so the sampling grid needs the inverse of the pose.
-    inverse = torch.stack([d, -b, -c, a], -1).unflatten(-1, (2, 2)) / (a * d - b * c)[:, None, None]
-    matrix = torch.cat([inverse, -inverse @ shift], -1)
-    grid = F.affine_grid(matrix, [len(matrix), 1, size, size], align_corners=True)
-    copies = templates.expand(len(pose), *templates.shape).flatten(0, 1)[:, None]
-    return F.grid_sample(copies, grid, align_corners=True).view(*pose.shape[:2], size, size)
-
-
 def bounded(raw: Tensor) -> Tensor:
-    """Squash six free numbers `(…, 6)` into a pose: shift and shear in (-1, 1), sides in (0.1, 1), angle in (-π, π)."""
+    """Squash six free numbers `(…, 6)` to a pose: shift and shear in ±1, width and height 0.1 to 1, angle in ±π."""
     shift, side, angle, shear = raw.split([2, 2, 1, 1], dim=-1)
     return torch.cat([shift.tanh(), 0.1 + 0.9 * side.sigmoid(), math.pi * angle.tanh(), shear.tanh()], -1)
 
 
-def image_log_likelihood(images: Tensor, means: Tensor, weights: Tensor, sigma: float) -> Tensor:
-    """Log-density of each image, its pixels independent mixtures of Gaussians (Section 2.2).
+def transform(templates: Tensor, pose: Tensor, size: int) -> Tensor:
+    """Draw `templates` `(M, t, t)` at `pose` `(B, M, 6)` on empty canvases: T̂ `(B, M, size, size)` (Section 2.2)."""
+    matrix = affine(pose).flatten(0, 1)
+    # A pixel of the canvas asks which place of the template it shows, so the grid wants the inverse.
+    inverse = torch.linalg.inv(matrix[..., :2])
+    inverse = torch.cat([inverse, -inverse @ matrix[..., 2:]], -1)
+    grid = F.affine_grid(inverse, [len(inverse), 1, size, size], align_corners=True)
+    copies = templates.expand(len(pose), -1, -1, -1).flatten(0, 1)[:, None]
+    return F.grid_sample(copies, grid, align_corners=True).unflatten(0, pose.shape[:2])[:, :, 0]
 
-    Args:
-        images: `(B, 1, H, W)`.
-        means, weights: `(B, C, H, W)`, weights positive for at least one component at every pixel.
-        sigma: the components' common standard deviation.
 
-    Returns:
-        `(B,)`.
+def mixing(parts: Parts, background: Tensor) -> tuple[Tensor, Tensor]:
+    """Mixing weights of the parts `(B, M, H, W)` and of the black background `(B, H, W)` (Section 2.2).
+
+    A part weighs presence × opacity × template; where its template is dark, others show through.
     """
-    density = (-0.5 * ((images - means) / sigma) ** 2).exp() / (sigma * math.sqrt(2 * math.pi))
-    return (weights * density).sum(1).log().sum((-2, -1))
+    weights = (parts.presence * parts.opacity)[..., None, None] * parts.templates
+    total = weights.sum(1) + background
+    return weights / total[:, None], background / total
 
 
-def part_log_likelihood(matrices: Tensor, presence: Tensor, objects: Objects) -> tuple[Tensor, Tensor]:
-    """Log-density of each image's part poses, every part a mixture over the objects' votes (Section 2.3).
+def image_log_likelihood(images: Tensor, parts: Parts, background: Tensor, sigma: float) -> Tensor:
+    """Log-density `(B,)` of `images` `(B, 1, H, W)`: each pixel a mixture of Gaussians at c_m T̂_m (Section 2.2)."""
+    weights, rest = mixing(parts, background)
+    bell = (-0.5 * ((images - parts.brightness[..., None, None] * parts.templates) / sigma) ** 2).exp()
+    density = (weights * bell).sum(1) + rest * (-0.5 * (images[:, 0] / sigma) ** 2).exp()
+    return (density.log() - math.log(sigma * math.sqrt(2 * math.pi))).sum((-2, -1))
 
-    Args:
-        matrices: `(B, M, 6)`, the poses as flattened matrices.
-        presence: `(B, M)`, the exponent d_m of a part's density.
-        objects: what the object capsules predict.
 
-    Returns:
-        `(B,)` and the probability `(B, K, M)` that a part belongs to an object.
+def part_log_likelihood(poses: Tensor, presence: Tensor, objects: Objects) -> tuple[Tensor, Tensor]:
+    """Log-density `(B,)` of `poses` `(B, M, 6)`, each a mixture of Gaussians at the objects' votes (Section 2.3).
+
+    A part's `presence` `(B, M)` is its density's exponent. Also: `(B, K, M)`, how likely a part is an object's.
     """
-    logits = objects.presence[..., None] + objects.part_presence
-    error = (matrices[:, None] - objects.votes) / objects.scale[..., None]
-    density = (-0.5 * error**2 - objects.scale[..., None].log() - 0.5 * math.log(2 * math.pi)).sum(-1)
-    total = objects.presence.logsumexp(1) + objects.part_presence.logsumexp((1, 2))
-    part = (logits + density).logsumexp(1) - total[:, None]
-    return (presence * part).sum(1), (logits + density).softmax(1)
+    scale = objects.scale[..., None]
+    bell = (-0.5 * ((poses[:, None] - objects.votes) / scale) ** 2 - (scale * math.sqrt(2 * math.pi)).log()).sum(-1)
+    joint = (objects.presence[..., None] * objects.part_presence).log() + bell
+    total = objects.presence.sum(1) * objects.part_presence.sum((1, 2))
+    return (presence * (joint.logsumexp(1) - total.log()[:, None])).sum(1), joint.softmax(1)
 
 
 class PartCapsules(nn.Module):
-    """The Part Capsule Autoencoder (Section 2.2): sees parts in an image and draws them with learned templates.
-
-    A mixing weight is presence × opacity × the moved template's intensity, so what is dark is transparent.
+    """The Part Capsule Autoencoder (Section 2.2): sees an image's parts and draws them with learned templates.
 
     Args:
-        parts: M.
-        features: F, size of z_m, from which a part's brightness c_m and opacity are computed.
-        channels: of the four convolutions.
-        size: side of the square, single-channel images.
-        template: side of the square templates.
+        parts, features: M and F, the size of z_m.
+        channels: of each of the four convolutions.
+        size, template: sides of the square images and templates, single-channel both.
     """
 
     def __init__(self, parts: int = 24, features: int = 16, channels: int = 128, size: int = 28, template: int = 11):
         super().__init__()
         self.size, self.sizes = size, [6, 1, features]
-        self.latent_size = parts * (sum(self.sizes) + size**2)
-        convolutions = []
-        for before, stride in zip([1, channels, channels, channels], [2, 2, 1, 1]):
-            convolutions += [nn.Conv2d(before, channels, 3, stride, padding=1), nn.ReLU()]
-        self.convolutions = nn.Sequential(*convolutions)
+        layers = []
+        for before, stride in zip([1, channels, channels, channels], [2, 2, 1, 1], strict=True):
+            layers += [nn.Conv2d(before, channels, 3, stride, padding=1), nn.ReLU()]
+        self.convolutions = nn.Sequential(*layers)
+        self.places = nn.Parameter(0.1 * torch.randn(channels, -(-size // 4), -(-size // 4)))
         self.attention = nn.Conv2d(channels, parts, 1, bias=False)
         self.capsules = nn.Conv2d(channels, parts * sum(self.sizes), 1)
         self.look = nn.Sequential(nn.Linear(features, 16), nn.ReLU(), nn.Linear(16, 2), nn.Sigmoid())
-        self.templates = nn.Parameter(torch.randn(parts, template, template))
-        self.background = nn.Parameter(torch.tensor(-2.0))
-        with torch.no_grad():  # parts that start in different places do not have to be told apart first
-            self.capsules.bias.view(parts, -1)[:, :2].normal_(std=0.5)
+        self.log_background = nn.Parameter(torch.tensor(-2.0))
+        line = torch.linspace(-1, 1, template)
+        blob = 0.5 - 1.5 * (line[:, None] ** 2 + line**2)
+        self.logits = nn.Parameter(blob + 0.1 * torch.randn(parts, template, template))
+        with torch.no_grad():  # parts start small and apart, so that they need not first be told from each other
+            bias = self.capsules.bias.view(parts, -1)
+            bias[:, :2].normal_(std=0.3)
+            bias[:, 2:4] = -0.7
+
+    @property
+    def templates(self) -> Tensor:
+        """T_m `(M, t, t)` in [0, 1]; the factor lets them learn faster than the weights."""
+        return (4 * self.logits).sigmoid()
 
     def forward(self, images: Tensor) -> Parts:
-        """See the parts of `images` `(B, 1, size, size)`.
-
-        Raises:
-            ValueError: images of another shape.
-        """
+        """See the parts of `images` `(B, 1, size, size)`; ValueError for any other shape."""
         if images.dim() != 4 or images.shape[1:] != (1, self.size, self.size):
             raise ValueError(f"images must have shape (B, 1, {self.size}, {self.size}), got {tuple(images.shape)}.")
-        seen = self.convolutions(images)
+        seen = self.convolutions(images) + self.places
         where = self.attention(seen).flatten(2).softmax(-1)
         what = self.capsules(seen).flatten(2).unflatten(1, (where.shape[1], -1))
-        pose, presence, features = (what * where[:, :, None]).sum(-1).split(self.sizes, dim=-1)
-        if self.training:  # noise drives presences away from one half (as the released model does)
-            presence = presence + 4 * torch.rand_like(presence) - 2
-        pose, presence = bounded(pose), presence[..., 0].sigmoid()
-        templates = transform(self.templates.sigmoid(), pose, self.size)
-        brightness, opacity = self.look(features)[..., None, None].unbind(2)
-        means = brightness * templates
-        weights = presence[..., None, None] * opacity * templates
-        weights = torch.cat([weights, self.background.exp().expand_as(weights[:, :1])], 1)
-        means = torch.cat([means, torch.zeros_like(means[:, :1])], 1)
-        return Parts(pose, presence, features, templates, means, weights / weights.sum(1, keepdim=True))
+        pose, presence, features = (what @ where[..., None])[..., 0].split(self.sizes, dim=-1)
+        pose, look = bounded(pose), self.look(features)
+        templates = transform(self.templates, pose, self.size)
+        return Parts(pose, presence[..., 0].sigmoid(), features, look[..., 0], look[..., 1], templates)
 
 
 class CapsuleEncoder(nn.Module):
-    """Part capsules as an encoder: each part's pose, presence, features and moved template, stacked (RE App. D.1).
-
-    Args:
-        parts: the part capsules.
-
-    Returns:
-        From images `(B, 1, H, W)`, latents `(B, M · (6 + 1 + F + H · W))`.
-    """
+    """The part capsules as an encoder f: each part's pose, presence, features, moved template (RE, App. D.1)."""
 
     def __init__(self, parts: PartCapsules):
         super().__init__()
         self.parts = parts
 
     def forward(self, images: Tensor) -> Tensor:
-        seen = self.parts(images)
-        return torch.cat([seen.pose, seen.presence[..., None], seen.features, seen.templates.flatten(2)], -1).flatten(1)
+        """Latents `(B, M · (6 + 1 + F + H · W))` of `images` `(B, 1, H, W)`."""
+        pose, presence, features, _, _, templates = self.parts(images)
+        return torch.cat([pose, presence[..., None], features, templates.flatten(2)], -1).flatten(1)
+
+
+class ObjectCapsules(nn.Module):
+    """The Object Capsule Autoencoder (Section 2.3): a set transformer sees K objects, which vote for M parts."""
+
+    def __init__(self, parts: int, features: int, template: int, objects: int):
+        super().__init__()
+        block = {"d_model": 16, "nhead": 1, "dim_feedforward": 64, "dropout": 0.0, "batch_first": True}
+        self.embed = nn.Linear(6 + features + template**2, 16)
+        self.mingle = nn.TransformerEncoder(nn.TransformerEncoderLayer(**block), 3, enable_nested_tensor=False)
+        self.seeds = nn.Parameter(torch.randn(objects, 16))
+        self.pool = nn.TransformerDecoderLayer(**block)
+        self.describe = nn.Linear(16, 32)
+        self.sizes = [1, parts, 6, parts, 6 * parts]
+        self.hidden = nn.Parameter(torch.randn(objects, 32, 128) / 32**0.5)
+        self.outputs = nn.Parameter(0.1 * torch.randn(objects, 128, sum(self.sizes)) / 128**0.5)
+        self.shapes = nn.Parameter(0.5 * torch.randn(objects, parts, 6))
+
+    def forward(self, parts: Parts, templates: Tensor) -> Objects:
+        """Explain `parts` drawn with `templates` `(M, t, t)`; gradients reach only the features (Section 2.3)."""
+        templates = templates.detach().flatten(1).expand(len(parts.pose), -1, -1)
+        tokens = self.embed(torch.cat([affine(parts.pose).flatten(-2).detach(), parts.features, templates], -1))
+        absence = parts.presence.detach().clamp(min=1e-6).log()  # added to the scores: an absent part is not seen
+        seen = self.mingle(tokens, src_key_padding_mask=absence)
+        seen = self.pool(self.seeds.expand(len(seen), -1, -1), seen, memory_key_padding_mask=absence)
+        hidden = torch.einsum("bki,kih->bkh", self.describe(seen), self.hidden).relu()  # a network for each object
+        outputs = torch.einsum("bkh,kho->bko", hidden, self.outputs).split(self.sizes, dim=-1)
+        presence, part_presence, view, scale, bend = outputs
+        bend = bend.unflatten(-1, (-1, 6))
+        view, relation = affine(bounded(view))[:, :, None], affine(bounded(self.shapes + bend))
+        votes = (view[..., :2] @ relation + F.pad(view[..., 2:], (2, 0))).flatten(-2)
+        return Objects(presence[..., 0].sigmoid(), part_presence.sigmoid(), votes, F.softplus(scale + 0.5) + 0.01, bend)
+
+
+class StackedCapsules(nn.Module):
+    """Part and object capsules, trained together on unlabelled images (Section 2.4).
+
+    Args:
+        objects, classes: K and C; about K / C objects are to explain an image.
+        sigma: standard deviation of a pixel.
+        sizes: arguments of `PartCapsules`.
+    """
+
+    def __init__(self, objects: int = 24, classes: int = 10, sigma: float = 0.25, **sizes: int):
+        super().__init__()
+        parts = PartCapsules(**sizes)
+        self.encoder = CapsuleEncoder(parts)
+        self.decoder = ObjectCapsules(len(parts.logits), parts.sizes[-1], parts.logits.shape[-1], objects)
+        self.classes, self.sigma = classes, sigma
+
+    def terms(self, images: Tensor) -> dict[str, Tensor]:
+        """The loss of `images` `(B, 1, H, W)` term by term, each a mean with the released model's weight in it."""
+        parts = self.encoder.parts(images)
+        objects = self.decoder(parts, self.encoder.parts.templates)
+        drawn = image_log_likelihood(images, parts, self.encoder.parts.log_background.exp(), self.sigma)
+        poses, presence = affine(parts.pose).flatten(-2).detach(), parts.presence.detach()
+        explained, belongs = part_log_likelihood(poses, presence, objects)
+        active = objects.presence * objects.part_presence.amax(-1)
+        few = (active.sum(1) - active.shape[1] / self.classes).square().mean()
+        often = (active.mean(0) - 1 / self.classes).square().mean()
+        used = (belongs * presence[:, None]).sum(-1).clamp(min=1e-9)
+        used = used / used.sum(1, keepdim=True)
+        each, together = torch.special.entr(used).sum(1).mean(), torch.special.entr(used.mean(0)).sum()
+        return {
+            "image": -drawn.mean(),
+            "parts": -explained.mean(),
+            "bending": 5 * objects.bend.square().sum((1, 2, 3)).mean(),
+            "prior sparsity": 2 * few + 0.35 * often,
+            "posterior sparsity": 0.7 * each - 0.2 * together,
+        }
+
+    def loss(self, images: Tensor) -> Tensor:
+        """Sum of `terms`, a scalar."""
+        return sum(self.terms(images).values())
+
+    def reconstruct(self, images: Tensor) -> Tensor:
+        """Mean `(B, 1, H, W)` of the mixture that the part capsules see in `images`."""
+        parts = self.encoder.parts(images)
+        weights, _ = mixing(parts, self.encoder.parts.log_background.exp())
+        return (weights * parts.brightness[..., None, None] * parts.templates).sum(1, keepdim=True)

@@ -1,0 +1,112 @@
+"""The quadratic programme of SimplEx: the point of a convex hull nearest to a target, with weights of least norm."""
+
+import torch
+from torch import Tensor
+
+
+def nearest_in_hull(targets: Tensor, points: Tensor, ridge: float = 1e-8, steps: int = 50) -> Tensor:
+    """Minimise ½‖h − Σλⁿhⁿ‖² + ½ε‖λ‖² over the simplex, for every target h, by Newton's method on the dual.
+
+    The dual has D + 1 unknowns however many points there are: the residual ρ = h − Σλⁿhⁿ and the multiplier ν of Σλⁿ = 1.
+    It is convex and piecewise quadratic, ψ(ρ, ν) = ½‖ρ‖² − ⟨h, ρ⟩ + ν + Σ max(0, ⟨hⁿ, ρ⟩ − ν)²/2ε, and its solution gives
+    λⁿ = max(0, ⟨hⁿ, ρ⟩ − ν)/ε. A Newton step that leaves the set of positive weights as it was has reached the minimum.
+    The ridge ε shrinks tenfold at a time, each solution starting the next; the duality gap certifies the last.
+
+    Args:
+        targets: `(n, D)`.
+        points: `(N, D)`.
+        ridge: ε, in units of the points' variance.
+        steps: Newton steps at most for each value of the ridge.
+
+    Returns:
+        Weights `(n, N)` in the points' dtype.
+
+    Raises:
+        ValueError: the duality gap has not closed.
+    """
+    centre = points.double().mean(0)
+    centred = points.double() - centre
+    scale = centred.square().sum(1).mean().sqrt()
+    scale = torch.where(scale > 0, scale, 1.0)
+    # One row (hⁿ, −1) a point and (h, −1) a target, so that ⟨hⁿ, ρ⟩ − ν is one product with y = (ρ, ν).
+    points, dtype = torch.nn.functional.pad(centred / scale, (0, 1), value=-1.0), points.dtype
+    targets = torch.nn.functional.pad((targets.double() - centre) / scale, (0, 1), value=-1.0)
+    at_once = max(1, 2**24 // points.numel())
+    return torch.cat([_shrink(block, points, ridge, steps) for block in targets.split(at_once)]).to(dtype)
+
+
+def _shrink(targets: Tensor, points: Tensor, ridge: float, steps: int) -> Tensor:
+    y, epsilon = torch.zeros_like(targets), 10.0
+    y[:, -1] = -epsilon / len(points)
+    while epsilon > ridge:
+        epsilon = max(ridge, epsilon / 10)
+        y = _newton(targets, points, epsilon, steps, y)
+    weights = (y @ points.T).clamp_min(0) / epsilon
+    dual = (y * y).sum(1) / 2 - y[:, -1].square() / 2 - (targets * y).sum(1) + epsilon * weights.square().sum(1) / 2
+    weights = weights / weights.sum(1, keepdim=True)
+    primal = ((targets - weights @ points).square().sum(1) + epsilon * weights.square().sum(1)) / 2
+    gap = (primal + dual).abs().max()
+    if not gap < 1e-8:
+        raise ValueError(f"SimplEx has not converged: its duality gap is {gap:.1e} of the representations' variance.")
+    return weights
+
+
+def _newton(targets: Tensor, points: Tensor, epsilon: float, steps: int, y: Tensor) -> Tensor:
+    """Minimise ψ from the starting points y `(n, D + 1)`, with an exact line search along each Newton step."""
+    y, rows = y.clone(), torch.arange(len(targets), device=targets.device)
+    for _ in range(steps):
+        c, current = targets[rows], y[rows]
+        slack = current @ points.T
+        # The largest weight is at least 1/N: a ν beyond that leaves no weight at all, and lowering it lowers ψ.
+        excess = (epsilon / len(points) - slack.amax(1)).clamp_min(0)
+        current[:, -1] -= excess
+        slack += excess[:, None]
+        positive = slack > 0
+        step = _stationary(c, points, epsilon, positive) - current
+        change = step @ points.T
+        settled = ((slack + change > 0) == positive).all(1)
+        y[rows] = current + step
+        if settled.all():
+            break
+        rows, moving = rows[~settled], [part[~settled] for part in (c, current, step, slack, change)]
+        y[rows] = moving[1] + _line_search(*moving, epsilon)[:, None] * moving[2]
+    return y
+
+
+def _stationary(targets: Tensor, points: Tensor, epsilon: float, positive: Tensor) -> Tensor:
+    """The y where the quadratic piece of ψ with these positive weights is stationary."""
+    count = int(positive.sum(1).max())
+    if count >= points.shape[1]:
+        identity = torch.ones(points.shape[1], dtype=points.dtype, device=points.device)
+        identity[-1] = 0
+        masked = positive.to(points.dtype)[:, :, None] * points
+        return torch.linalg.solve(masked.transpose(1, 2) @ points / epsilon + identity.diag(), targets)
+    # Fewer positive weights than dimensions: solve for the weights, padded with points that are held at zero.
+    active, index = positive.to(torch.uint8).topk(count, dim=1)
+    active = active.to(points.dtype)
+    chosen = points[index] * active[:, :, None]
+    bordered = torch.zeros(len(targets), count + 1, count + 1, dtype=points.dtype, device=points.device)
+    bordered[:, :count, :count] = chosen[..., :-1] @ chosen[..., :-1].transpose(1, 2)
+    bordered.diagonal(dim1=1, dim2=2)[:, :count] += torch.where(active > 0, epsilon, 1.0)
+    bordered[:, :count, -1] = bordered[:, -1, :count] = active
+    right = torch.cat([(chosen[..., :-1] @ targets[:, :-1, None])[..., 0], torch.ones_like(targets[:, :1])], 1)
+    solution = torch.linalg.solve(bordered, right)
+    return torch.cat([targets[:, :-1] - (solution[:, None, :-1] @ chosen[..., :-1])[:, 0], solution[:, -1:]], 1)
+
+
+def _line_search(targets, current, step, slack, change, epsilon) -> Tensor:
+    """Bisect for the zero of ψ's slope along each step; the slope never falls, since ψ is convex."""
+    flat = ((current - targets) * step).sum(1) - current[:, -1] * step[:, -1]
+    bend = step[:, :-1].square().sum(1)
+
+    def slope(length: Tensor) -> Tensor:
+        return flat + length * bend + ((slack + length[:, None] * change).clamp_min(0) * change).sum(1) / epsilon
+
+    low, high = torch.zeros_like(flat), torch.ones_like(flat)
+    while (rising := slope(high) < 0).any() and high.max() < 1e6:
+        low, high = torch.where(rising, high, low), torch.where(rising, 2 * high, high)
+    for _ in range(8):
+        middle = (low + high) / 2
+        above = slope(middle) > 0
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return (low + high) / 2

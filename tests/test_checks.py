@@ -1,0 +1,52 @@
+"""Every bad argument gets one clear sentence."""
+
+import pytest
+import torch
+from torch import nn
+
+from lfx_utils import checks
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        ([[1.0]], TypeError, "inputs must be a torch.Tensor of shape .*, got list"),
+        (torch.ones(2, 3, dtype=torch.long), TypeError, "floating-point values, got torch.int64"),
+        (torch.ones(3), ValueError, r"at least one feature axis, got \(3,\)"),
+        (torch.ones(0, 3), ValueError, r"empty batch of shape \(0, 3\)"),
+        (torch.tensor([[1.0, float("nan"), float("inf")]]), ValueError, "holds 2 NaN or infinite values out of 3"),
+    ],
+)
+def test_batches(value, error, message):
+    with pytest.raises(error, match=message):
+        checks.batch("inputs", value)
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "message"),
+    [
+        ((torch.ones(2, 3),), TypeError, "one tensor of shape .*, got tuple"),
+        (torch.ones(2, 3, 4), ValueError, r"\(2, D\), got \(2, 3, 4\)"),
+        (torch.ones(3, 4), ValueError, r"\(2, D\), got \(3, 4\)"),
+        (torch.full((2, 3), float("nan")), ValueError, "NaN or infinite representations"),
+    ],
+)
+def test_latents(output, error, message):
+    with pytest.raises(error, match=message):
+        checks.latent(output, 2)
+
+
+def test_good_arguments_pass_through():
+    x = torch.ones(2, 3)
+    assert checks.batch("inputs", x) is x and checks.latent(x, 2) is x
+    checks.evaluating(lambda x: x)
+    checks.evaluating(nn.Linear(2, 2).eval())
+
+
+def test_a_single_training_submodule_is_named():
+    encoder = nn.Sequential(nn.Linear(2, 2), nn.Dropout()).eval()
+    encoder[1].train()
+    with pytest.raises(ValueError, match=r"training mode \(1\); call encoder.eval\(\)"):
+        checks.evaluating(encoder)
+    with pytest.raises(TypeError, match="callable, got int"):
+        checks.evaluating(3)
