@@ -29,6 +29,50 @@ def batch(name: str, inputs) -> Tensor:
     return inputs
 
 
+def rows(inputs: tuple[Tensor, ...]) -> int:
+    """Return the common batch size of several inputs, each checked by `batch`.
+
+    Raises:
+        ValueError: batches of different sizes.
+    """
+    for index, tensor in enumerate(inputs):
+        batch("inputs" if len(inputs) == 1 else f"inputs[{index}]", tensor)
+    sizes = {len(tensor) for tensor in inputs}
+    if len(sizes) != 1:
+        raise ValueError(f"inputs must be tensors with one row for each example, got batches of {sorted(sizes)}.")
+    return sizes.pop()
+
+
+def baselines(inputs: Tensor | tuple[Tensor, ...], given: Tensor | float | tuple, shared: bool) -> None:
+    """Raise unless every baseline is a number, or a tensor shaped like its input or with a first axis of 1.
+
+    Args:
+        given: the baselines, a tuple where the inputs are one.
+        shared: they are a distribution that the whole batch shares, of any length.
+    """
+    form, came = (f"a tuple of {len(x)}" if isinstance(x, tuple) else "no tuple" for x in (inputs, given))
+    if form != came:
+        raise ValueError(f"baselines must be {form}, as inputs is, got {came}.")
+    for tensor, baseline in zip(inputs, given, strict=True) if isinstance(inputs, tuple) else [(inputs, given)]:
+        if isinstance(baseline, int | float):
+            continue
+        batch("baselines", baseline)
+        if baseline.shape[1:] != tensor.shape[1:] or not (shared or len(baseline) in (1, len(tensor))):
+            raise ValueError(
+                f"baselines must have the inputs' shape {tuple(tensor.shape)}, or 1 as first axis, "
+                f"got {tuple(baseline.shape)}."
+            )
+
+
+def positive_definite(inner: Tensor) -> Tensor:
+    """Return `inner` if it is a symmetric positive definite matrix `(D, D)`; raise ValueError otherwise."""
+    if not isinstance(inner, Tensor) or inner.dim() != 2 or inner.shape[0] != inner.shape[1]:
+        raise ValueError(f"inner must be a square matrix (D, D), got {getattr(inner, 'shape', inner)}.")
+    if not torch.allclose(inner, inner.T) or torch.linalg.cholesky_ex(inner).info:
+        raise ValueError("inner must be symmetric positive definite, or it is no inner product.")
+    return inner
+
+
 def latent(output, size: int) -> Tensor:
     """Return the encoder's `output` if it is a finite representation of shape `(B, D)` with `B = size`.
 

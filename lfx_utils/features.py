@@ -62,7 +62,7 @@ class LabelFree:
     """
 
     def __init__(self, method: Callable[..., Attribution], encoder: Callable[..., Tensor], inner: Tensor | None = None):
-        self.encoder, self.inner = encoder, inner if inner is None else _positive_definite(inner)
+        self.encoder, self.inner = encoder, inner if inner is None else checks.positive_definite(inner)
         self.attribution = method(Auxiliary(encoder)) if callable(method) else None
         if not isinstance(self.attribution, Attribution):
             raise TypeError(
@@ -111,7 +111,7 @@ class LabelFree:
         """
         checks.evaluating(self.encoder)
         rows = inputs if isinstance(inputs, tuple) else (inputs,)
-        size = _batch_size(rows)
+        size = checks.rows(rows)
         if isinstance(weights, Tensor) and weights.dim() == 1:
             weights = weights.expand(size, -1)
         if weights is not None:
@@ -128,7 +128,7 @@ class LabelFree:
         if baselines is not None:
             drawn = options.get("draw_baseline_from_distrib", False)
             shared = drawn or isinstance(_innermost(attribution), GradientShap | DeepLiftShap)
-            _check_baselines(inputs, baselines, shared)
+            checks.baselines(inputs, baselines, shared)
             if shared:
                 explain = partial(explain, baselines=baselines)
             else:
@@ -236,36 +236,3 @@ def _join(results: list):
     if isinstance(results[0], tuple):
         return tuple(_join(list(items)) for items in zip(*results, strict=True))
     return torch.cat([result.detach() for result in results])
-
-
-def _batch_size(rows: tuple[Tensor, ...]) -> int:
-    for index, tensor in enumerate(rows):
-        checks.batch("inputs" if len(rows) == 1 else f"inputs[{index}]", tensor)
-    sizes = {len(tensor) for tensor in rows}
-    if len(sizes) != 1:
-        raise ValueError(f"inputs must be tensors with one row for each example, got batches of {sorted(sizes)}.")
-    return sizes.pop()
-
-
-def _check_baselines(inputs: Tensors, baselines: Tensors | float, shared: bool) -> None:
-    form, came = (f"a tuple of {len(x)}" if isinstance(x, tuple) else "no tuple" for x in (inputs, baselines))
-    if form != came:
-        raise ValueError(f"baselines must be {form}, as inputs is, got {came}.")
-    pairs = zip(inputs, baselines, strict=True) if isinstance(inputs, tuple) else [(inputs, baselines)]
-    for tensor, baseline in pairs:
-        if isinstance(baseline, int | float):
-            continue
-        checks.batch("baselines", baseline)
-        if baseline.shape[1:] != tensor.shape[1:] or not (shared or len(baseline) in (1, len(tensor))):
-            raise ValueError(
-                f"baselines must have the inputs' shape {tuple(tensor.shape)}, or 1 as first axis, "
-                f"got {tuple(baseline.shape)}."
-            )
-
-
-def _positive_definite(inner: Tensor) -> Tensor:
-    if not isinstance(inner, Tensor) or inner.dim() != 2 or inner.shape[0] != inner.shape[1]:
-        raise ValueError(f"inner must be a square matrix (D, D), got {getattr(inner, 'shape', inner)}.")
-    if not torch.allclose(inner, inner.T) or torch.linalg.cholesky_ex(inner).info:
-        raise ValueError("inner must be symmetric positive definite, or it is no inner product.")
-    return inner

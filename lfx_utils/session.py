@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ class Session:
     seed: int
     device: torch.device
     out: Path
+    began: float
 
     def choose(self, *, smoke, quick, paper):
         """Return the argument named like this session's profile.
@@ -28,6 +30,10 @@ class Session:
         8
         """
         return {"smoke": smoke, "quick": quick, "paper": paper}[self.profile]
+
+    def checkpoint(self, name: str) -> Path | None:
+        """Where a training run of the `paper` profile saves itself to resume from; None at the smaller profiles."""
+        return self.out / "checkpoints" / f"{self.chapter}-{name}.pt" if self.profile == "paper" else None
 
 
 def start(chapter: str, profile: str = "quick", seed: int = 0) -> Session:
@@ -54,7 +60,8 @@ def start(chapter: str, profile: str = "quick", seed: int = 0) -> Session:
     out = Path(os.environ.get("LFX_OUT", "_build/results")).resolve() / profile
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{chapter}.json").unlink(missing_ok=True)  # a new run starts with an empty record
-    return Session(chapter, profile, seed, torch.device("cuda" if torch.cuda.is_available() else "cpu"), out)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return Session(chapter, profile, seed, device, out, time.perf_counter())
 
 
 def seed_all(seed: int) -> None:

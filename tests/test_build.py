@@ -1,15 +1,13 @@
-"""The machinery of `make book`, tried on a copy with notebooks of one line, and what the repository promises of itself."""
+"""The machinery of `make book`, tried on a copy of it with notebooks of one line."""
 
 import importlib.util
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
-import tomllib
 from pathlib import Path
 
 import nbformat
@@ -222,69 +220,3 @@ def test_a_missing_chapter_ends_in_one_sentence(copy):
     wrong = build(copy)
     assert wrong.returncode == 1
     assert wrong.stderr.strip() == "_toc.yml names the chapter notebooks/a, but there is no notebooks/a.ipynb."
-
-
-def test_profiles_are_those_of_the_package():
-    from lfx_utils.session import PROFILES
-
-    text = (ROOT / "book" / "build.py").read_text()
-    assert f"PROFILES = {PROFILES}".replace("'", '"') in text
-
-
-def test_the_package_asks_for_what_the_requirements_ask_for():
-    asked = (ROOT / "requirements.txt").read_text().split()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    assert set(project["dependencies"]) <= set(asked)
-
-
-def test_pages_in_the_contents_exist():
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    files = [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
-    assert [file for file in files if not any((ROOT / f"{file}{kind}").is_file() for kind in (".md", ".ipynb"))] == []
-    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} <= {Path(file).name for file in files}
-
-
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))], ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`]*`|\$[^$]*\$", "", page.read_text(), flags=re.DOTALL))
-    inside = [link.split("#")[0] for link in links if not re.match(r"https?:|mailto:|#", link)]
-    exists = lambda link: any((page.parent / f"{link}{kind}").exists() for kind in ("", ".md", ".ipynb"))  # noqa: E731
-    assert [link for link in inside if not exists(link)] == []
-
-
-def test_the_public_address_is_written_the_same_everywhere():
-    address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
-    texts = [ROOT / "README.md", *(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
-    written = {link for path in texts for link in re.findall(r"https://github\.com/[\w-]+/executable-edition", path.read_text())}
-    assert written <= {address}
-
-
-def tracked() -> list[Path]:
-    """Return the text files of the repository: what git tracks and what it would add."""
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
-    )
-    if listed.returncode:
-        pytest.skip("not a git checkout")
-    suffixes = {".py", ".md", ".ipynb", ".yml", ".toml", ".txt", ".csv", ".json", ".bib", ".css", ".svg", ""}
-    return [ROOT / name for name in listed.stdout.splitlines() if Path(name).suffix in suffixes and (ROOT / name).is_file()]
-
-
-def test_no_path_of_one_machine_is_written_down():
-    own = r"(?<![\w.:/~-])/(?:home|root|Users|work|workspace|mnt|tmp|opt|scratch)/\w"
-    found = [
-        f"{path.relative_to(ROOT)}: {line.strip()[:120]}"
-        for path in tracked()
-        for line in path.read_text(errors="ignore").splitlines()
-        if re.search(own, line)
-    ]
-    assert found == []
-
-
-def test_the_example_in_the_readme_runs_as_printed():
-    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
-    assert len(example.strip().splitlines()) <= 22
-    done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    sums, gains = (json.loads(line[line.index("[") :]) for line in done.stdout.splitlines())
-    assert sums == pytest.approx(gains, rel=0.05)

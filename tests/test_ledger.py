@@ -29,6 +29,7 @@ class Data:
         ("value", "0.39", "0.01", 0.90, (0.88, 0.92), True, False, "not settled at this size"),
         ("value", "0.39", "", -0.39, (-0.4, -0.38), True, True, "contradicted"),
         ("value", "0.39", "", 0.95, (-9.0, 9.0), True, False, "not settled at this size"),
+        ("value", "0.09", "", 0.02, (-0.05, 0.1), True, True, "not settled at this size"),
         ("value", "4", "", 4, None, True, False, "reproduced"),
         ("value", "0.39", "0.01", 0.40, (0.38, 0.42), False, False, "reproduced in kind"),
         ("order", "", "", 0.2, (0.1, 0.3), True, False, "reproduced"),

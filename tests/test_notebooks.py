@@ -79,10 +79,10 @@ def wordless(executed: Path) -> list[str]:
 
 def run(path: Path, folder: Path) -> tuple[Path, list[dict]]:
     """Execute at `smoke` in `folder`, with no network and no real data; return the executed notebook and its records."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("LFX_DATA", "MPLBACKEND")}
+    environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     environment |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), CLOSED)
     environment |= {"LFX_OUT": str(folder / "out"), "LFX_THREADS": "1", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
-    environment |= {"PYTHONPATH": str(ROOT), "JUPYTER_PREFER_ENV_PATH": "1", "XDG_CACHE_HOME": str(folder / "cache")}
+    environment |= {"PYTHONPATH": str(ROOT), "JUPYTER_PREFER_ENV_PATH": "1", "LFX_DATA": str(folder / "none")}
     command = [sys.executable, "-m", "papermill", str(path), str(folder / path.name), "--no-progress-bar"]
     command += ["--kernel", "python3", "-p", "profile", "smoke", "-p", "seed", "1"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)

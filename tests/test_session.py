@@ -26,6 +26,7 @@ def test_choose_follows_the_profile(tmp_path):
     session = start("x", "paper")
     assert session.choose(smoke=1, quick=2, paper=3) == 3
     assert session.out == tmp_path / "paper" and session.out.is_dir()
+    assert session.checkpoint("a").parent.parent == session.out and start("x", "quick").checkpoint("a") is None
 
 
 def test_a_new_run_starts_with_an_empty_record(tmp_path):

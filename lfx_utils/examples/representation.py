@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lfx_utils import checks
+from lfx_utils.examples.quadratic import nearest_in_hull
 
 
 def represent(encoder: Callable[[Tensor], Tensor], inputs: Tensor, batch_size: int = 1_000) -> Tensor:
@@ -88,8 +89,8 @@ def simplex(h_test: Tensor, h_train: Tensor, solver: str = "convex", epochs: int
     Inside the training set's convex hull many weights give the same reconstruction as soon as n_train > D + 1. The convex
     solver returns those of least norm ‖λ‖ (a ridge of 10⁻⁸ of the data's variance, which costs as little in the objective):
     unique, shared equally between duplicates, and invariant under rotations of the latent space. The papers' Adam stops
-    wherever it has come after `epochs` steps from uniform weights; with its 1,000 steps of 0.001 no weight can have moved
-    by more than about a factor e from the others.
+    wherever it has come after `epochs` steps from uniform weights; its 1,000 steps of 0.001 move each preweight by about
+    one at most, so that it ends near uniform weights, far from the optimum of Eq. 6.
 
     Args:
         h_test: `(n_test, D)`.
@@ -108,7 +109,7 @@ def simplex(h_test: Tensor, h_train: Tensor, solver: str = "convex", epochs: int
     """
     _check(h_test, h_train)
     if solver == "convex":
-        return torch.cat([_least_norm(block, h_train) for block in h_test.split(_tests_at_once(h_train))])
+        return nearest_in_hull(h_test, h_train)
     if solver != "adam":
         raise ValueError(f"solver must be 'convex' or 'adam', got {solver!r}.")
     preweights = nn.Parameter(h_test.new_zeros(len(h_test), len(h_train)))
@@ -119,3 +120,11 @@ def simplex(h_test: Tensor, h_train: Tensor, solver: str = "convex", epochs: int
             (preweights.grad,) = torch.autograd.grad(error, [preweights])
             optimiser.step()
     return preweights.detach().softmax(1)
+
+
+def _check(h_test: Tensor, h_train: Tensor) -> None:
+    for name, latents in (("h_test", h_test), ("h_train", h_train)):
+        if checks.batch(name, latents).dim() != 2:
+            raise ValueError(f"{name} must hold representations of shape (n, D), got {tuple(latents.shape)}; see represent().")
+    if h_test.shape[1] != h_train.shape[1]:
+        raise ValueError(f"h_test and h_train must share the latent size D, got {h_test.shape[1]} and {h_train.shape[1]}.")

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SMALL = {"parts": 10, "objects": 10, "features": 4, "channels": 32}
-"""Arguments of a `StackedCapsules` that two cores train in half a minute; the defaults are of published size."""
+SMALL = {"parts": 10, "objects": 10, "features": 4, "channels": 32}  # two cores train it in half a minute
 
 
 class Parts(NamedTuple):
@@ -31,10 +30,9 @@ class Parts(NamedTuple):
 class Objects(NamedTuple):
     """What the object capsules make of M parts: K objects, each with a vote for every part's pose (Section 2.3)."""
 
-    presence: Tensor  # a_k (B, K) in [0, 1]
-    part_presence: Tensor  # a_km (B, K, M) in [0, 1]
+    presence: Tensor  # a_k a_km (B, K, M) in [0, 1], that the object is there and has the part
     votes: Tensor  # V_km (B, K, M, 6), flattened 2 × 3 matrices
-    scale: Tensor  # λ_km (B, K, M), standard deviation of a vote
+    scale: Tensor  # λ_km (B, K, M, 1), standard deviation of a vote
     bend: Tensor  # (B, K, M, 6), how far from its resting shape an object is deformed
 
 
@@ -47,9 +45,8 @@ def affine(pose: Tensor) -> Tensor:
     """
     x, y, width, height, angle, shear = pose.unbind(-1)
     cos, sin = angle.cos(), angle.sin()
-    across = torch.stack([cos * width, (shear * cos - sin) * height, x], -1)
-    down = torch.stack([sin * width, (shear * sin + cos) * height, y], -1)
-    return torch.stack([across, down], -2)
+    rows = [cos * width, (shear * cos - sin) * height, x, sin * width, (shear * sin + cos) * height, y]
+    return torch.stack(rows, -1).unflatten(-1, (2, 3))
 
 
 def bounded(raw: Tensor) -> Tensor:
@@ -70,10 +67,7 @@ def transform(templates: Tensor, pose: Tensor, size: int) -> Tensor:
 
 
 def mixing(parts: Parts, background: Tensor) -> tuple[Tensor, Tensor]:
-    """Mixing weights of the parts `(B, M, H, W)` and of the black background `(B, H, W)` (Section 2.2).
-
-    A part weighs presence × opacity × template; where its template is dark, others show through.
-    """
+    """Each pixel's mixing weights of the parts `(B, M, H, W)` and the black background `(B, H, W)` (Section 2.2)."""
     weights = (parts.presence * parts.opacity)[..., None, None] * parts.templates
     total = weights.sum(1) + background
     return weights / total[:, None], background / total
@@ -92,11 +86,10 @@ def part_log_likelihood(poses: Tensor, presence: Tensor, objects: Objects) -> tu
 
     A part's `presence` `(B, M)` is its density's exponent. Also: `(B, K, M)`, how likely a part is an object's.
     """
-    scale = objects.scale[..., None]
-    bell = (-0.5 * ((poses[:, None] - objects.votes) / scale) ** 2 - (scale * math.sqrt(2 * math.pi)).log()).sum(-1)
-    joint = (objects.presence[..., None] * objects.part_presence).log() + bell
-    total = objects.presence.sum(1) * objects.part_presence.sum((1, 2))
-    return (presence * (joint.logsumexp(1) - total.log()[:, None])).sum(1), joint.softmax(1)
+    bell = -0.5 * ((poses[:, None] - objects.votes) / objects.scale) ** 2
+    bell = (bell - (objects.scale * math.sqrt(2 * math.pi)).log()).sum(-1)
+    joint = (objects.presence / objects.presence.sum((1, 2), keepdim=True)).log() + bell
+    return (presence * joint.logsumexp(1)).sum(1), joint.softmax(1)
 
 
 class PartCapsules(nn.Module):
@@ -119,14 +112,10 @@ class PartCapsules(nn.Module):
         self.attention = nn.Conv2d(channels, parts, 1, bias=False)
         self.capsules = nn.Conv2d(channels, parts * sum(self.sizes), 1)
         self.look = nn.Sequential(nn.Linear(features, 16), nn.ReLU(), nn.Linear(16, 2), nn.Sigmoid())
+        nn.init.normal_(self.capsules.bias, std=0.3)  # parts start apart, so need not first be told from each other
         self.log_background = nn.Parameter(torch.tensor(-2.0))
-        line = torch.linspace(-1, 1, template)
-        blob = 0.5 - 1.5 * (line[:, None] ** 2 + line**2)
-        self.logits = nn.Parameter(blob + 0.1 * torch.randn(parts, template, template))
-        with torch.no_grad():  # parts start small and apart, so that they need not first be told from each other
-            bias = self.capsules.bias.view(parts, -1)
-            bias[:, :2].normal_(std=0.3)
-            bias[:, 2:4] = -0.7
+        square = torch.linspace(-1, 1, template) ** 2
+        self.logits = nn.Parameter(0.5 - 1.5 * (square + square[:, None]) + 0.1 * torch.randn(parts, template, template))
 
     @property
     def templates(self) -> Tensor:
@@ -142,8 +131,8 @@ class PartCapsules(nn.Module):
         what = self.capsules(seen).flatten(2).unflatten(1, (where.shape[1], -1))
         pose, presence, features = (what @ where[..., None])[..., 0].split(self.sizes, dim=-1)
         pose, look = bounded(pose), self.look(features)
-        templates = transform(self.templates, pose, self.size)
-        return Parts(pose, presence[..., 0].sigmoid(), features, look[..., 0], look[..., 1], templates)
+        moved = transform(self.templates, pose, self.size)
+        return Parts(pose, presence[..., 0].sigmoid(), features, look[..., 0], look[..., 1], moved)
 
 
 class CapsuleEncoder(nn.Module):
@@ -169,9 +158,8 @@ class ObjectCapsules(nn.Module):
         self.mingle = nn.TransformerEncoder(nn.TransformerEncoderLayer(**block), 3, enable_nested_tensor=False)
         self.seeds = nn.Parameter(torch.randn(objects, 16))
         self.pool = nn.TransformerDecoderLayer(**block)
-        self.describe = nn.Linear(16, 32)
         self.sizes = [1, parts, 6, parts, 6 * parts]
-        self.hidden = nn.Parameter(torch.randn(objects, 32, 128) / 32**0.5)
+        self.hidden = nn.Parameter(torch.randn(objects, 16, 128) / 16**0.5)
         self.outputs = nn.Parameter(0.1 * torch.randn(objects, 128, sum(self.sizes)) / 128**0.5)
         self.shapes = nn.Parameter(0.5 * torch.randn(objects, parts, 6))
 
@@ -182,13 +170,12 @@ class ObjectCapsules(nn.Module):
         absence = parts.presence.detach().clamp(min=1e-6).log()  # added to the scores: an absent part is not seen
         seen = self.mingle(tokens, src_key_padding_mask=absence)
         seen = self.pool(self.seeds.expand(len(seen), -1, -1), seen, memory_key_padding_mask=absence)
-        hidden = torch.einsum("bki,kih->bkh", self.describe(seen), self.hidden).relu()  # a network for each object
-        outputs = torch.einsum("bkh,kho->bko", hidden, self.outputs).split(self.sizes, dim=-1)
-        presence, part_presence, view, scale, bend = outputs
+        hidden = torch.einsum("bki,kih->bkh", seen, self.hidden).relu()  # a network for each object
+        there, has, view, scale, bend = torch.einsum("bkh,kho->bko", hidden, self.outputs).split(self.sizes, dim=-1)
         bend = bend.unflatten(-1, (-1, 6))
         view, relation = affine(bounded(view))[:, :, None], affine(bounded(self.shapes + bend))
         votes = (view[..., :2] @ relation + F.pad(view[..., 2:], (2, 0))).flatten(-2)
-        return Objects(presence[..., 0].sigmoid(), part_presence.sigmoid(), votes, F.softplus(scale + 0.5) + 0.01, bend)
+        return Objects(there.sigmoid() * has.sigmoid(), votes, F.softplus(scale + 0.5)[..., None] + 0.01, bend)
 
 
 class StackedCapsules(nn.Module):
@@ -211,21 +198,19 @@ class StackedCapsules(nn.Module):
         """The loss of `images` `(B, 1, H, W)` term by term, each a mean with the released model's weight in it."""
         parts = self.encoder.parts(images)
         objects = self.decoder(parts, self.encoder.parts.templates)
-        drawn = image_log_likelihood(images, parts, self.encoder.parts.log_background.exp(), self.sigma)
         poses, presence = affine(parts.pose).flatten(-2).detach(), parts.presence.detach()
+        drawn = image_log_likelihood(images, parts, self.encoder.parts.log_background.exp(), self.sigma)
         explained, belongs = part_log_likelihood(poses, presence, objects)
-        active = objects.presence * objects.part_presence.amax(-1)
-        few = (active.sum(1) - active.shape[1] / self.classes).square().mean()
-        often = (active.mean(0) - 1 / self.classes).square().mean()
-        used = (belongs * presence[:, None]).sum(-1).clamp(min=1e-9)
+        active, used = objects.presence.amax(-1), (belongs * presence[:, None]).sum(-1).clamp(min=1e-9)
         used = used / used.sum(1, keepdim=True)
-        each, together = torch.special.entr(used).sum(1).mean(), torch.special.entr(used.mean(0)).sum()
         return {
             "image": -drawn.mean(),
             "parts": -explained.mean(),
-            "bending": 5 * objects.bend.square().sum((1, 2, 3)).mean(),
-            "prior sparsity": 2 * few + 0.35 * often,
-            "posterior sparsity": 0.7 * each - 0.2 * together,
+            "bend": 5 * objects.bend.square().sum((1, 2, 3)).mean(),
+            "active in an image": 2 * (active.sum(1) - active.shape[1] / self.classes).square().mean(),
+            "active in the batch": 0.35 * (active.mean(0) - 1 / self.classes).square().mean(),
+            "used in an image": 0.7 * torch.special.entr(used).sum(1).mean(),
+            "used in the batch": -0.2 * torch.special.entr(used.mean(0)).sum(),
         }
 
     def loss(self, images: Tensor) -> Tensor:
@@ -235,5 +220,5 @@ class StackedCapsules(nn.Module):
     def reconstruct(self, images: Tensor) -> Tensor:
         """Mean `(B, 1, H, W)` of the mixture that the part capsules see in `images`."""
         parts = self.encoder.parts(images)
-        weights, _ = mixing(parts, self.encoder.parts.log_background.exp())
+        weights = mixing(parts, self.encoder.parts.log_background.exp())[0]
         return (weights * parts.brightness[..., None, None] * parts.templates).sum(1, keepdim=True)

@@ -1,0 +1,228 @@
+"""Per-example gradients of the encoder's parameters, and their inner products, without ever storing what can be factored."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+
+from lfx_utils.examples import recurrent
+
+Loss = Callable[[nn.Module, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """R gradients as rows of a matrix `(R, P)`: some columns as they are, a linear layer's as an outer product δ ⊗ (a, 1)."""
+
+    dense: Tensor
+    outer: list[tuple[Tensor, Tensor]]
+
+    def __len__(self) -> int:
+        return len(self.dense)
+
+
+def inner(first: Rows, second: Rows) -> Tensor:
+    """Inner products of all rows of one matrix with all rows of the other, `(R₁, R₂)`.
+
+    A linear layer contributes ⟨δ, δ'⟩⟨a, a'⟩, which never forms its gradient: for the MNIST encoder of LF Table 5 that
+    leaves 6 of 43 thousand columns to multiply.
+    """
+    total = first.dense @ second.dense.T
+    for (delta, activation), (other_delta, other_activation) in zip(first.outer, second.outer, strict=True):
+        total.addcmul_(delta @ other_delta.T, activation @ other_activation.T)
+    return total
+
+
+def stack(parts: list[Rows]) -> Rows:
+    """Put matrices of rows on top of each other."""
+    pairs = zip(*(part.outer for part in parts))
+    outer = [tuple(torch.cat(column) for column in zip(*layer)) for layer in pairs]
+    return Rows(torch.cat([part.dense for part in parts]), outer)
+
+
+class Problem:
+    """A loss as a function of the encoder's parameters, for one example; made by `problem`, which also cleans up after it."""
+
+    def __init__(self, model: nn.Module, loss: Loss, part: str):
+        self.model, self.call, self.part = model, _Call(model, loss), part
+        self.state = {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
+        self.names = [name for name, _ in model.named_parameters() if not part or name.startswith(part + ".")]
+        self.layers: dict[str, nn.Linear] = {}
+        self.taps: Mapping[str, Tensor] = {}
+        self.shifts: list[Tensor] = []
+        self.activations: dict[str, Tensor] = {}
+        self.latents: list[Tensor] = []
+
+    def weights(self) -> dict[str, Tensor]:
+        """The parameters that are differentiated as they are; those of the layers in `layers` go through their taps."""
+        factored = {f"{name}.{kind}" for name in self.layers for kind in ("weight", "bias")}
+        return {name: self.state[name] for name in self.names if name not in factored}
+
+    def __call__(self, weights: Mapping[str, Tensor], taps: Mapping[str, Tensor], shifts: list[Tensor], example: Tensor):
+        """Loss of one example `(…)`, with `taps` added to the linear layers' outputs and `shifts` to the encoder's.
+
+        Returns:
+            The scalar loss, the linear layers' inputs by name, and the encoder's outputs, one for each call.
+        """
+        self.taps, self.shifts, self.activations, self.latents = taps, shifts, {}, []
+        state = {f"model.{name}": tensor for name, tensor in {**self.state, **weights}.items()}
+        value = functional_call(self.call, state, (example.unsqueeze(0),))
+        if not isinstance(value, Tensor) or value.dim() != 0:
+            came = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"loss(model, x) must return a scalar tensor, got {came}.")
+        return value, self.activations, self.latents
+
+    def zero_taps(self, like: Tensor) -> dict[str, Tensor]:
+        """Taps that change nothing."""
+        return {name: like.new_zeros(layer.out_features) for name, layer in self.layers.items()}
+
+
+@contextmanager
+def problem(
+    model: nn.Module, loss: Loss, part: str, example: Tensor, *, training: bool = False, factor: bool = True, second_order: bool = False
+) -> Iterator[Problem]:
+    """Prepare `model` for per-example derivatives, and leave it as it was found.
+
+    Args:
+        model: holds the encoder as the submodule `part`; `""` if it is the encoder.
+        loss: `loss(model, x)` of a batch x, a scalar.
+        part: name of the submodule whose parameters are differentiated.
+        example: one example `(…)`, to see what the loss calls.
+        training: put the model into training mode (batch norm over the single example) instead of evaluation mode.
+        factor: keep linear layers' gradients as outer products where an example passes them as a single row.
+        second_order: derivatives of second order with respect to the parameters are wanted.
+
+    Raises:
+        ValueError: no such submodule, or one without parameters.
+    """
+    if part not in dict(model.named_modules()):
+        children = ", ".join(name for name, _ in model.named_children()) or "none"
+        raise ValueError(f"part={part!r} is no submodule of the model; its children are: {children}. Pass part='' for the whole model.")
+    setting = Problem(model, loss, part)
+    if not setting.names:
+        raise ValueError(f"The submodule {part!r} has no parameters, so a loss cannot be differentiated with respect to them.")
+    modules = list(model.modules())
+    modes = [(module, module.training) for module in modules]
+    norms = [(module, module.track_running_stats) for module in modules if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    written_out, hooks = [], []
+    try:
+        model.train(training)
+        for module, tracks in norms:
+            # Without statistics to track, training mode normalises by the batch and leaves the buffers alone.
+            module.track_running_stats = tracks and not training
+        torch.backends.mha.set_fastpath_enabled(False)
+        written_out = recurrent.write_out(model, second_order)
+        hooks.append(model.get_submodule(part).register_forward_hook(lambda _, __, output: _shift(setting, output)))
+        if factor:
+            setting.layers = _single_row_layers(setting, example)
+            for name, layer in setting.layers.items():
+                hooks.append(layer.register_forward_hook(lambda _, inputs, output, name=name: _tap(setting, name, inputs, output)))
+        with torch.random.fork_rng():
+            yield setting
+    finally:
+        for hook in hooks:
+            hook.remove()
+        recurrent.restore(written_out)
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+        for module, mode in modes:
+            module.training = mode
+        for module, tracks in norms:
+            module.track_running_stats = tracks
+
+
+def loss_gradients(setting: Problem, examples: Tensor, *, draws: int = 1, seed: int | None = 0) -> Rows:
+    """Gradient of each example's loss, averaged over `draws` draws of the randomness in the loss.
+
+    Args:
+        examples: `(n, …)`.
+        draws: how many.
+        seed: every example sees the same draws, those of `seed`, `seed + 1`, …; `None` gives each example fresh ones.
+
+    Returns:
+        n rows.
+    """
+    weights, shifts = setting.weights(), []
+    taps = setting.zero_taps(examples)
+
+    def value(weights, taps, example):
+        value, activations, _ = setting(weights, taps, shifts, example)
+        return value, activations
+
+    gradient = vmap(grad(value, (0, 1), has_aux=True), (None, None, 0), randomness="different" if seed is None else "same")
+    blocks = []
+    for block in examples.split(block_size(weights)):
+        total = None
+        for draw in range(draws):
+            if seed is not None:
+                torch.manual_seed(seed + draw)
+            (by_weight, by_tap), activations = gradient(weights, taps, block)
+            dense = _columns(by_weight, len(block), block)
+            total = dense if total is None else total + dense
+        blocks.append(Rows(total / draws, [(by_tap[name], _with_bias(layer, activations[name])) for name, layer in setting.layers.items()]))
+    return stack(blocks)
+
+
+def block_size(weights: Mapping[str, Tensor], rows: int = 1) -> int:
+    """Examples to differentiate at once, `rows` gradients each, in at most 256 MB."""
+    return max(1, min(200, 2**26 // (rows * sum(tensor.numel() for tensor in weights.values()) + 1)))
+
+
+def _columns(by_weight: Mapping[str, Tensor], rows: int, like: Tensor) -> Tensor:
+    return torch.cat([like.new_zeros(rows, 0), *(gradient.reshape(rows, -1) for gradient in by_weight.values())], 1)
+
+
+def _with_bias(layer: nn.Linear, activation: Tensor) -> Tensor:
+    return activation if layer.bias is None else F.pad(activation, (0, 1), value=1.0)
+
+
+class _Call(nn.Module):
+    def __init__(self, model: nn.Module, loss: Loss):
+        super().__init__()
+        self.model, self.loss = model, loss
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return self.loss(self.model, batch)
+
+
+def _single_row_layers(setting: Problem, example: Tensor) -> dict[str, nn.Linear]:
+    """The encoder's linear layers that see one row an example, once, and share their weights with no other."""
+    owners = {}
+    for name, parameter in setting.model.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    rows: dict[str, int] = {}
+
+    def count(name, inputs):
+        rows[name] = rows.get(name, 0) + inputs[0].shape[:-1].numel()
+
+    candidates = {
+        name: module
+        for name, module in setting.model.named_modules()
+        if type(module) is nn.Linear
+        and f"{name}.weight" in setting.names
+        and all(len(owners[id(parameter)]) == 1 for parameter in module.parameters())
+    }
+    hooks = [module.register_forward_hook(lambda _, inputs, __, name=name: count(name, inputs)) for name, module in candidates.items()]
+    try:
+        with torch.no_grad(), torch.random.fork_rng():
+            setting({}, {}, [], example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: module for name, module in candidates.items() if rows.get(name) == 1}
+
+
+def _tap(setting: Problem, name: str, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    setting.activations[name] = inputs[0].reshape(-1)
+    return output + setting.taps[name]
+
+
+def _shift(setting: Problem, output: Tensor) -> Tensor | None:
+    setting.latents.append(output)
+    if not setting.shifts:
+        return None
+    return output + setting.shifts[len(setting.latents) - 1]

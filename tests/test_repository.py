@@ -1,0 +1,95 @@
+"""What the repository promises of itself: links, contents, addresses, the example in the README, the commands."""
+
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_profiles_are_those_of_the_package():
+    from lfx_utils.session import PROFILES
+
+    text = (ROOT / "book" / "build.py").read_text()
+    assert f"PROFILES = {PROFILES}".replace("'", '"') in text
+
+
+def test_the_package_asks_for_what_the_requirements_ask_for():
+    asked = (ROOT / "requirements.txt").read_text().split()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(project["dependencies"]) <= set(asked)
+
+
+def test_pages_in_the_contents_exist():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    files = [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
+    assert [file for file in files if not any((ROOT / f"{file}{kind}").is_file() for kind in (".md", ".ipynb"))] == []
+    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} <= {Path(file).name for file in files}
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))], ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", re.sub(r"```.*?```|`[^`]*`|\$[^$]*\$", "", page.read_text(), flags=re.DOTALL))
+    inside = [link.split("#")[0] for link in links if not re.match(r"https?:|mailto:|#", link)]
+    exists = lambda link: any((page.parent / f"{link}{kind}").exists() for kind in ("", ".md", ".ipynb"))  # noqa: E731
+    assert [link for link in inside if not exists(link)] == []
+
+
+def test_the_public_address_is_written_the_same_everywhere():
+    address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    texts = [ROOT / "README.md", *(ROOT / "book").glob("*.md"), *(ROOT / "notebooks").glob("*.ipynb")]
+    written = {link for path in texts for link in re.findall(r"https://github\.com/[\w-]+/executable-edition", path.read_text())}
+    assert written <= {address}
+
+
+def tracked() -> list[Path]:
+    """Return the text files of the repository: what git tracks and what it would add."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip("not a git checkout")
+    suffixes = {".py", ".md", ".ipynb", ".yml", ".toml", ".txt", ".csv", ".json", ".bib", ".css", ".svg", ""}
+    return [ROOT / name for name in listed.stdout.splitlines() if Path(name).suffix in suffixes and (ROOT / name).is_file()]
+
+
+def test_no_path_of_one_machine_is_written_down():
+    own = r"(?<![\w.:/~-])/(?:home|root|Users|work|workspace|mnt|tmp|opt|scratch)/\w"
+    found = [
+        f"{path.relative_to(ROOT)}: {line.strip()[:120]}"
+        for path in tracked()
+        for line in path.read_text(errors="ignore").splitlines()
+        if re.search(own, line)
+    ]
+    assert found == []
+
+
+def test_the_example_in_the_readme_runs_as_printed():
+    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
+    assert len(example.strip().splitlines()) <= 22
+    done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    sums, gains = (json.loads(line[line.index("[") :]) for line in done.stdout.splitlines())
+    assert sums == pytest.approx(gains, rel=0.05)
+
+
+def test_make_without_a_fitting_python_says_so(tmp_path):
+    missing = subprocess.run(
+        ["make", "book", "PYTHON=no-such-python", f"VENV={tmp_path / 'venv'}"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert missing.returncode != 0 and not (tmp_path / "venv").exists()
+    assert "Python 3.11 or newer is needed, and there is no no-such-python" in missing.stdout
+
+
+def test_every_module_of_the_package_is_in_the_reference():
+    listed = set(re.findall(r"automodule:: (\S+)", (ROOT / "book" / "api.md").read_text()))
+    files = [init.parent.glob("[!_]*.py") for init in (ROOT / "lfx_utils").rglob("__init__.py")]
+    public = {".".join(path.relative_to(ROOT).with_suffix("").parts) for folder in files for path in folder}
+    assert "lfx_utils.features" in public
+    assert public <= listed
