@@ -70,6 +70,8 @@ def execute(todo: list[Chapter], jobs: int, threads: int) -> dict[str, str]:
         "TQDM_DISABLE": "1",
     }
     environment.pop("MPLBACKEND", None)  # it would keep figures out of the notebooks
+    if environment.get("LFX_DATA"):
+        environment["LFX_DATA"] = str(Path(environment["LFX_DATA"]).expanduser().resolve())  # kernels run elsewhere
     todo = sorted(todo, key=lambda chapter: -chapter.past().get("seconds", float("inf")))
     failures, running = {}, set()
     with ThreadPoolExecutor(jobs) as pool:
@@ -186,7 +188,8 @@ def main() -> int:
     report(everything, {chapter.name for chapter in todo}, failures, asked.profile)
 
     if failures:
-        print(f"\nNo book was made: {len(failures)} of {len(names)} chapters failed. The others are kept; run again to resume.")
+        failed = f"{len(failures)} of {len(names)} chapters failed"
+        print(f"\nNo book was made: {failed}. The others are kept; run again to resume.")
         return 1
     if asked.no_html:
         return 0

@@ -75,7 +75,7 @@ def verdict(kind: str, expected: str, spread: str, value: float | None, interval
     return no if full else "not settled at this size"
 
 
-def record(session, claim_id: str, value: float | None, interval=None, *, dataset=None, note: str = "") -> str:
+def record(session, claim_id: str, estimate, *, dataset=None, note: str = "") -> str:
     """Write one of our numbers into the session's results, beside the published one, and return its verdict.
 
     The results of a chapter lie in `<session.out>/<chapter>.json`, written whole each time, so that a chapter that stops
@@ -84,20 +84,22 @@ def record(session, claim_id: str, value: float | None, interval=None, *, datase
     Args:
         session: from `lfx_utils.session.start`.
         claim_id: a row of the table of claims.
-        value: our number, or None for a figure or where it cannot be computed (`note` then says why).
-        interval: `(low, high)` of its 95 % confidence interval, if it has one.
+        estimate: our number; or `(number, low, high)` with the ends of its 95 % confidence interval; or None for a figure,
+            or where it cannot be computed (`note` then says why).
         dataset: the `Dataset` it was computed on, if any.
         note: one sentence for the scorecard.
 
     Raises:
         KeyError: an unknown claim id.
-        ValueError: an interval that is not (low, high), or a missing number without a note.
+        ValueError: an interval whose ends are in the wrong order, or a missing number without a note.
     """
     if claim_id not in published().index:
         raise KeyError(f"Unknown claim id {claim_id!r}; the known ones are the rows of data/published/claims.csv.")
     claim = published().loc[claim_id]
-    if interval is not None and not interval[0] <= interval[1]:
-        raise ValueError(f"interval must be (low, high), got {tuple(interval)} for {claim_id}.")
+    value, *interval = estimate if isinstance(estimate, tuple | list) else (estimate,)
+    if len(interval) not in (0, 2) or (interval and interval[0] > interval[1]):
+        raise ValueError(f"estimate must be a number or (number, low, high), got {estimate} for {claim_id}.")
+    interval = interval or None
     if value is None and claim.kind != "figure" and not note:
         raise ValueError(f"{claim_id} has no value; say why in note.")
     real = dataset is None or dataset.name not in STAND_INS
@@ -131,23 +133,31 @@ def record(session, claim_id: str, value: float | None, interval=None, *, datase
 def summary(session) -> pd.DataFrame:
     """This chapter's records as a table: claim, the paper's number, ours with its interval, the verdict.
 
+    Where a run at the `paper` profile lies in `data/results`, its number and verdict stand beside those of this session.
+
     Raises:
         FileNotFoundError: the chapter has recorded nothing yet.
     """
     path = session.out / f"{session.chapter}.json"
     if not path.exists():
         raise FileNotFoundError(f"{session.chapter} has recorded no claim yet; expected {path}.")
-    rows = [
-        {
-            "claim": row["id"],
-            "statement": published().loc[row["id"], "statement"],
-            "published": " ± ".join(filter(None, published().loc[row["id"], ["published", "spread"]])),
-            "ours": show(row["value"], row["low"], row["high"]),
-            "data": row["dataset"],
-            "verdict": row["verdict"],
-        }
-        for row in json.loads(path.read_text())
-    ]
+    kept = DATA / "results" / f"{session.chapter}.json"
+    paper = {row["id"]: row for row in json.loads(kept.read_text())} if kept.exists() else {}
+    rows = []
+    for row in json.loads(path.read_text()):
+        claim = published().loc[row["id"]]
+        large = paper.get(row["id"]) if session.profile != "paper" else None
+        rows.append(
+            {
+                "claim": row["id"],
+                "statement": claim.statement,
+                "published": " ± ".join(filter(None, (claim.published, claim.spread))),
+                "ours": show(row["value"], row["low"], row["high"]),
+                "data": row["dataset"],
+                "verdict": row["verdict"],
+                "at paper scale": large and f"{show(large['value'], large['low'], large['high'])}, {large['verdict']}",
+            }
+        )
     return pd.DataFrame(rows)
 
 

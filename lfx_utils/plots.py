@@ -1,8 +1,13 @@
-"""One style, and one function a kind of figure; each returns the figure so that a caption and alt text can go with it."""
+"""One style, and one function a kind of figure or table; captions and alt text stand in the notebook's cells."""
+
+import html
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from IPython.display import HTML
 from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 from torch import Tensor
 
 # Okabe and Ito's colours, in an order whose greys differ too; line styles and markers tell curves apart without colour.
@@ -29,6 +34,34 @@ def style() -> None:
             "image.cmap": "gray",
         }
     )
+
+
+def table(frame: pd.DataFrame, caption: str, number: str = "{:.3g}", *, index: bool = True) -> Styler:
+    """Show a table under its caption, its numbers printed alike; text such as a number with its interval passes through."""
+    styler = frame.style.format(lambda cell: number.format(cell) if isinstance(cell, float) else cell)
+    styler = styler.set_caption(caption).set_table_attributes('class="dataframe"')
+    return styler if index else styler.hide(axis="index")
+
+
+def claims(summary: pd.DataFrame) -> HTML:
+    """Show a chapter's claims, one card each, so that a phone can show them too: statement, published, ours, verdict.
+
+    Args:
+        summary: from `lfx_utils.ledger.summary`.
+    """
+    marks = {"reproduced": "✓", "reproduced in kind": "≈", "contradicted": "✗", "drawn": "▣"}
+    cards = []
+    for row in summary.to_dict("records"):
+        cell = {name: html.escape(str(value)) for name, value in row.items()}
+        numbers = "" if row["verdict"] == "drawn" else f"published: <b>{cell['published'] or 'an order'}</b> · ours: <b>{cell['ours']}</b>"
+        where = f" · {cell['data']}" if row["data"] else ""
+        scale = f"<br>at paper scale: <b>{cell['at paper scale']}</b>" if row.get("at paper scale") else ""
+        cards.append(
+            f'<div class="lfx-claim" style="border-left:3px solid #888;margin:.6em 0;padding:.1em .8em">'
+            f"<b>{marks.get(row['verdict'], '?')} {cell['verdict']}</b> <code>{cell['claim']}</code><br>"
+            f"{cell['statement']}<br>{numbers}{where}{scale}</div>"
+        )
+    return HTML("".join(cards))
 
 
 def curves(

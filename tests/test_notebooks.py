@@ -78,7 +78,7 @@ def wordless(executed: Path) -> list[str]:
 
 
 def run(path: Path, folder: Path) -> tuple[Path, list[dict]]:
-    """Execute at `smoke` in `folder`, with no network and no real data; return the executed notebook and its records."""
+    """Execute at `smoke` in `folder`, with no network and no real data; return the executed copy and its records."""
     environment = {name: value for name, value in os.environ.items() if name != "MPLBACKEND"}
     environment |= dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), CLOSED)
     environment |= {"LFX_OUT": str(folder / "out"), "LFX_THREADS": "1", "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}

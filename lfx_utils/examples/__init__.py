@@ -5,8 +5,10 @@ proponents and opponents. The representation-based methods, DKNN and SimplEx, ta
 the loss-based ones, TracIn and influence functions, take the model and the loss it was trained with.
 """
 
+from lfx_utils.examples.contrastive import contrastive
+from lfx_utils.examples.influence import influence
 from lfx_utils.examples.ranking import similarity_rates, top
 from lfx_utils.examples.representation import dknn, represent, simplex
 from lfx_utils.examples.tracin import tracin
 
-__all__ = ["dknn", "represent", "similarity_rates", "simplex", "top", "tracin"]
+__all__ = ["contrastive", "dknn", "influence", "represent", "similarity_rates", "simplex", "top", "tracin"]

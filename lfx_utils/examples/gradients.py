@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lfx_utils.examples import recurrent
 
@@ -49,13 +50,22 @@ class Problem:
 
     def __init__(self, model: nn.Module, loss: Loss, part: str):
         self.model, self.call, self.part = model, _Call(model, loss), part
-        self.state = {name: tensor.detach() for name, tensor in model.state_dict(keep_vars=True).items()}
-        self.names = [name for name, _ in model.named_parameters() if not part or name.startswith(part + ".")]
+        inside = [(name, p) for name, p in model.named_parameters(remove_duplicate=False) if not part or name.startswith(part + ".")]
+        # A weight that the encoder shares with another module counts once, under the encoder's name.
+        names = {id(parameter): name for name, parameter in [*model.named_parameters(), *inside]}
+        self.names = [names[i] for i in dict.fromkeys(id(parameter) for _, parameter in inside)]
+        self.kept = {*names.values(), *(name for name, _ in model.named_buffers())}
+        self.load(model.state_dict())
         self.layers: dict[str, nn.Linear] = {}
         self.taps: Mapping[str, Tensor] = {}
         self.shifts: list[Tensor] = []
         self.activations: dict[str, Tensor] = {}
         self.latents: list[Tensor] = []
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Take parameters and buffers from a state dict; the model itself keeps its own."""
+        own = next(iter(self.model.parameters()), torch.zeros(()))
+        self.state = {name: tensor.detach().to(own.device) for name, tensor in state.items() if name in self.kept}
 
     def weights(self) -> dict[str, Tensor]:
         """The parameters that are differentiated as they are; those of the layers in `layers` go through their taps."""
@@ -117,12 +127,14 @@ def problem(
             module.track_running_stats = tracks and not training
         torch.backends.mha.set_fastpath_enabled(False)
         written_out = recurrent.write_out(model, second_order)
-        hooks.append(model.get_submodule(part).register_forward_hook(lambda _, __, output: _shift(setting, output)))
         if factor:
             setting.layers = _single_row_layers(setting, example)
             for name, layer in setting.layers.items():
                 hooks.append(layer.register_forward_hook(lambda _, inputs, output, name=name: _tap(setting, name, inputs, output)))
-        with torch.random.fork_rng():
+        # After the taps, for an encoder that is itself a linear layer.
+        hooks.append(model.get_submodule(part).register_forward_hook(lambda _, __, output: _shift(setting, output)))
+        # The fused attention kernels have no forward derivatives.
+        with torch.random.fork_rng(), sdpa_kernel(SDPBackend.MATH):
             yield setting
     finally:
         for hook in hooks:
@@ -161,9 +173,9 @@ def loss_gradients(setting: Problem, examples: Tensor, *, draws: int = 1, seed: 
             if seed is not None:
                 torch.manual_seed(seed + draw)
             (by_weight, by_tap), activations = gradient(weights, taps, block)
-            dense = _columns(by_weight, len(block), block)
+            dense = columns(by_weight, len(block), block)
             total = dense if total is None else total + dense
-        blocks.append(Rows(total / draws, [(by_tap[name], _with_bias(layer, activations[name])) for name, layer in setting.layers.items()]))
+        blocks.append(Rows(total / draws, [(by_tap[name], with_bias(layer, activations[name])) for name, layer in setting.layers.items()]))
     return stack(blocks)
 
 
@@ -172,11 +184,13 @@ def block_size(weights: Mapping[str, Tensor], rows: int = 1) -> int:
     return max(1, min(200, 2**26 // (rows * sum(tensor.numel() for tensor in weights.values()) + 1)))
 
 
-def _columns(by_weight: Mapping[str, Tensor], rows: int, like: Tensor) -> Tensor:
+def columns(by_weight: Mapping[str, Tensor], rows: int, like: Tensor) -> Tensor:
+    """Flatten gradients by parameter to `(rows, P')`, also where there are none."""
     return torch.cat([like.new_zeros(rows, 0), *(gradient.reshape(rows, -1) for gradient in by_weight.values())], 1)
 
 
-def _with_bias(layer: nn.Linear, activation: Tensor) -> Tensor:
+def with_bias(layer: nn.Linear, activation: Tensor) -> Tensor:
+    """A linear layer's inputs `(n, in)`, with a one for its bias."""
     return activation if layer.bias is None else F.pad(activation, (0, 1), value=1.0)
 
 
@@ -197,7 +211,8 @@ def _single_row_layers(setting: Problem, example: Tensor) -> dict[str, nn.Linear
     rows: dict[str, int] = {}
 
     def count(name, inputs):
-        rows[name] = rows.get(name, 0) + inputs[0].shape[:-1].numel()
+        if torch.is_grad_enabled():
+            rows[name] = rows.get(name, 0) + inputs[0].shape[:-1].numel()
 
     candidates = {
         name: module
@@ -208,7 +223,7 @@ def _single_row_layers(setting: Problem, example: Tensor) -> dict[str, nn.Linear
     }
     hooks = [module.register_forward_hook(lambda _, inputs, __, name=name: count(name, inputs)) for name, module in candidates.items()]
     try:
-        with torch.no_grad(), torch.random.fork_rng():
+        with torch.enable_grad(), torch.random.fork_rng():
             setting({}, {}, [], example)
     finally:
         for hook in hooks:
@@ -216,13 +231,16 @@ def _single_row_layers(setting: Problem, example: Tensor) -> dict[str, nn.Linear
     return {name: module for name, module in candidates.items() if rows.get(name) == 1}
 
 
-def _tap(setting: Problem, name: str, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def _tap(setting: Problem, name: str, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    if not torch.is_grad_enabled():
+        return None
     setting.activations[name] = inputs[0].reshape(-1)
-    return output + setting.taps[name]
+    return output + setting.taps[name] if setting.taps else None
 
 
 def _shift(setting: Problem, output: Tensor) -> Tensor | None:
-    setting.latents.append(output)
-    if not setting.shifts:
+    # What a loss computes under no_grad, such as a contrastive loss's negatives, is a constant to it.
+    if not torch.is_grad_enabled():
         return None
-    return output + setting.shifts[len(setting.latents) - 1]
+    setting.latents.append(output)
+    return output + setting.shifts[len(setting.latents) - 1] if setting.shifts else None

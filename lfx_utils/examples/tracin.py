@@ -66,7 +66,7 @@ def tracin(
         )
         at_once = max(1, int(memory * 2**20 / (columns * train.element_size())))
         for state, learning_rate in checkpoints:
-            setting.state = {name: tensor.detach().to(setting.state[name]) for name, tensor in state.items()}
+            setting.load(state)
             for start in range(0, len(train), at_once):
                 gradients = loss_gradients(setting, train[start : start + at_once], draws=draws, seed=fixed)
                 for first in range(0, len(test), 200):

@@ -1,9 +1,9 @@
 """The Stacked Capsule Autoencoder: an image as a few learned templates, each moved to its place by a pose.
 
 Sections and symbols are those of Kosiorek, Sabour, Teh, Hinton 2019, Stacked Capsule Autoencoders (NeurIPS).
-Langezaal et al. 2023 (RE, App. D) take the part capsules for the encoder f, the object capsules for the decoder.
-Ours differs so: images keep their 28 × 28 pixels (40 × 40), a template's intensity is its alpha channel too, a
-learned map of places is added to the convolutions' output, presences carry no noise, and templates start as blobs.
+RE (Langezaal et al. 2023, App. D) takes the part capsules for the encoder f, the object capsules for the decoder.
+Deviations: 28 × 28 images, not 40 × 40; a template's intensity is its alpha channel too; a learned map tells pooled
+features where they were; presences carry no noise; templates start as blobs. They make it learn digits in a minute.
 """
 
 import math
@@ -30,10 +30,10 @@ class Parts(NamedTuple):
 class Objects(NamedTuple):
     """What the object capsules make of M parts: K objects, each with a vote for every part's pose (Section 2.3)."""
 
-    presence: Tensor  # a_k a_km (B, K, M) in [0, 1], that the object is there and has the part
+    presence: Tensor  # a_k a_km (B, K, M) in [0, 1]: the object is there and has the part
     votes: Tensor  # V_km (B, K, M, 6), flattened 2 × 3 matrices
     scale: Tensor  # λ_km (B, K, M, 1), standard deviation of a vote
-    bend: Tensor  # (B, K, M, 6), how far from its resting shape an object is deformed
+    bend: Tensor  # (B, K, 6 M), how far an object is bent from its resting shape
 
 
 def affine(pose: Tensor) -> Tensor:
@@ -84,11 +84,10 @@ def image_log_likelihood(images: Tensor, parts: Parts, background: Tensor, sigma
 def part_log_likelihood(poses: Tensor, presence: Tensor, objects: Objects) -> tuple[Tensor, Tensor]:
     """Log-density `(B,)` of `poses` `(B, M, 6)`, each a mixture of Gaussians at the objects' votes (Section 2.3).
 
-    A part's `presence` `(B, M)` is its density's exponent. Also: `(B, K, M)`, how likely a part is an object's.
+    A part's `presence` `(B, M)` is its density's exponent; `(B, K, M)`, also returned, is whose part it is likely to be.
     """
-    bell = -0.5 * ((poses[:, None] - objects.votes) / objects.scale) ** 2
-    bell = (bell - (objects.scale * math.sqrt(2 * math.pi)).log()).sum(-1)
-    joint = (objects.presence / objects.presence.sum((1, 2), keepdim=True)).log() + bell
+    bell = torch.distributions.Normal(objects.votes, objects.scale, validate_args=False).log_prob(poses[:, None])
+    joint = (objects.presence / objects.presence.sum((1, 2), keepdim=True)).log() + bell.sum(-1)
     return (presence * joint.logsumexp(1)).sum(1), joint.softmax(1)
 
 
@@ -104,18 +103,17 @@ class PartCapsules(nn.Module):
     def __init__(self, parts: int = 24, features: int = 16, channels: int = 128, size: int = 28, template: int = 11):
         super().__init__()
         self.size, self.sizes = size, [6, 1, features]
-        layers = []
+        self.convolutions = nn.Sequential()
         for before, stride in zip([1, channels, channels, channels], [2, 2, 1, 1], strict=True):
-            layers += [nn.Conv2d(before, channels, 3, stride, padding=1), nn.ReLU()]
-        self.convolutions = nn.Sequential(*layers)
+            self.convolutions.extend([nn.Conv2d(before, channels, 3, stride, padding=1), nn.ReLU()])
         self.places = nn.Parameter(0.1 * torch.randn(channels, -(-size // 4), -(-size // 4)))
         self.attention = nn.Conv2d(channels, parts, 1, bias=False)
         self.capsules = nn.Conv2d(channels, parts * sum(self.sizes), 1)
         self.look = nn.Sequential(nn.Linear(features, 16), nn.ReLU(), nn.Linear(16, 2), nn.Sigmoid())
         nn.init.normal_(self.capsules.bias, std=0.3)  # parts start apart, so need not first be told from each other
         self.log_background = nn.Parameter(torch.tensor(-2.0))
-        square = torch.linspace(-1, 1, template) ** 2
-        self.logits = nn.Parameter(0.5 - 1.5 * (square + square[:, None]) + 0.1 * torch.randn(parts, template, template))
+        bow = 0.25 - 1.5 * torch.linspace(-1, 1, template) ** 2
+        self.logits = nn.Parameter(bow + bow[:, None] + 0.1 * torch.randn(parts, template, template))
 
     @property
     def templates(self) -> Tensor:
@@ -127,12 +125,11 @@ class PartCapsules(nn.Module):
         if images.dim() != 4 or images.shape[1:] != (1, self.size, self.size):
             raise ValueError(f"images must have shape (B, 1, {self.size}, {self.size}), got {tuple(images.shape)}.")
         seen = self.convolutions(images) + self.places
-        where = self.attention(seen).flatten(2).softmax(-1)
-        what = self.capsules(seen).flatten(2).unflatten(1, (where.shape[1], -1))
-        pose, presence, features = (what @ where[..., None])[..., 0].split(self.sizes, dim=-1)
-        pose, look = bounded(pose), self.look(features)
-        moved = transform(self.templates, pose, self.size)
-        return Parts(pose, presence[..., 0].sigmoid(), features, look[..., 0], look[..., 1], moved)
+        where = self.attention(seen).flatten(2).softmax(-1)[..., None]
+        what = self.capsules(seen).flatten(2).unflatten(1, (where.shape[1], -1)) @ where
+        pose, presence, features = what[..., 0].split(self.sizes, dim=-1)
+        pose, look = bounded(pose), self.look(features).unbind(-1)
+        return Parts(pose, presence[..., 0].sigmoid(), features, *look, transform(self.templates, pose, self.size))
 
 
 class CapsuleEncoder(nn.Module):
@@ -172,8 +169,7 @@ class ObjectCapsules(nn.Module):
         seen = self.pool(self.seeds.expand(len(seen), -1, -1), seen, memory_key_padding_mask=absence)
         hidden = torch.einsum("bki,kih->bkh", seen, self.hidden).relu()  # a network for each object
         there, has, view, scale, bend = torch.einsum("bkh,kho->bko", hidden, self.outputs).split(self.sizes, dim=-1)
-        bend = bend.unflatten(-1, (-1, 6))
-        view, relation = affine(bounded(view))[:, :, None], affine(bounded(self.shapes + bend))
+        view, relation = affine(bounded(view))[:, :, None], affine(bounded(self.shapes + bend.unflatten(-1, (-1, 6))))
         votes = (view[..., :2] @ relation + F.pad(view[..., 2:], (2, 0))).flatten(-2)
         return Objects(there.sigmoid() * has.sigmoid(), votes, F.softplus(scale + 0.5)[..., None] + 0.01, bend)
 
@@ -206,7 +202,7 @@ class StackedCapsules(nn.Module):
         return {
             "image": -drawn.mean(),
             "parts": -explained.mean(),
-            "bend": 5 * objects.bend.square().sum((1, 2, 3)).mean(),
+            "bend": 5 * objects.bend.square().sum((1, 2)).mean(),
             "active in an image": 2 * (active.sum(1) - active.shape[1] / self.classes).square().mean(),
             "active in the batch": 0.35 * (active.mean(0) - 1 / self.classes).square().mean(),
             "used in an image": 0.7 * torch.special.entr(used).sum(1).mean(),
