@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -48,7 +49,9 @@ def test_one_cell_holds_the_parameters(path):
 @EVERY
 def test_setup_for_colab_comes_first(path):
     first = cells(path, "code")[0]
-    assert "colab" in source(first).lower()
+    assert "colab" in source(first).lower() and "# !" not in source(first)
+    address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    assert f'repository = "{address}"' in source(first) and "    !git clone" in source(first)
     assert "parameters" not in first["metadata"].get("tags", [])
 
 

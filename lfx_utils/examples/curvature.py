@@ -25,7 +25,7 @@ def jacobian(setting: Problem, examples: Tensor, draws: int, seed: int, size: in
     by_example = vmap(jacrev(latents, (0, 1), has_aux=True), (None, None, 0), randomness="same")
     for draw in range(draws):
         for block in examples.split(block_size(weights, size)):
-            torch.manual_seed(seed + draw)
+            setting.seed = seed + draw
             (by_weight, by_tap), activations = by_example(weights, taps, block)
             outer = [
                 (by_tap[name].flatten(0, 1), with_bias(layer, activations[name]).repeat_interleave(size, 0))
@@ -37,7 +37,7 @@ def jacobian(setting: Problem, examples: Tensor, draws: int, seed: int, size: in
 
 def behind(setting: Problem, examples: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Slope `(n, K)` and curvature `(n, K, K)` of each example's loss in its latents, negative eigenvalues set to zero."""
-    torch.manual_seed(seed)
+    setting.seed = seed
     shapes = [output.shape for output in setting({}, setting.zero_taps(examples), [], examples[0])[2]]
     if not shapes:
         raise ValueError(f"loss(model, x) never calls the submodule {setting.part!r}, so it does not depend on the encoder.")
@@ -51,7 +51,6 @@ def behind(setting: Problem, examples: Tensor, seed: int) -> tuple[Tensor, Tenso
     slopes, bends = [], []
     for block in examples.split(max(1, 200 // len(zero))):
         for derivative, found in ((grad(value), slopes), (jacrev(grad(value)), bends)):
-            torch.manual_seed(seed)
             found.append(vmap(derivative, (None, 0), randomness="same")(zero, block))
     values, vectors = torch.linalg.eigh(torch.cat(bends))
     return torch.cat(slopes), (vectors * values.clamp_min(0).unsqueeze(1)) @ vectors.transpose(1, 2)
@@ -71,7 +70,7 @@ def hessian_product(setting: Problem, examples: Tensor, draws: int, seed: int) -
         result = torch.zeros_like(vectors)
         for draw in range(draws):
             for block in examples.split(100):
-                torch.manual_seed(seed + draw)
+                setting.seed = seed + draw
                 result += vmap(one, (0, None), randomness="same", chunk_size=16)(vectors, block)
         return result / (draws * len(examples))
 
@@ -94,7 +93,7 @@ def gauss_newton_product(setting: Problem, examples: Tensor, draws: int, seed: i
         result = torch.zeros_like(vectors)
         for draw in range(draws):
             for block, bend in zip(examples.split(100), bends[draw].split(100)):
-                torch.manual_seed(seed + draw)
+                setting.seed = seed + draw
                 result += vmap(one, (0, None, None), randomness="same", chunk_size=16)(vectors, block, bend)
         return result / (draws * len(examples))
 

@@ -61,6 +61,8 @@ class Problem:
         self.shifts: list[Tensor] = []
         self.activations: dict[str, Tensor] = {}
         self.latents: list[Tensor] = []
+        # What the noise in the loss is drawn from, anew in every evaluation; None lets the generator run on.
+        self.seed: int | None = None
 
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take parameters and buffers from a state dict; the model itself keeps its own."""
@@ -79,6 +81,8 @@ class Problem:
             The scalar loss, the linear layers' inputs by name, and the encoder's outputs, one for each call.
         """
         self.taps, self.shifts, self.activations, self.latents = taps, shifts, {}, []
+        if self.seed is not None:
+            torch.manual_seed(self.seed)
         state = {f"model.{name}": tensor for name, tensor in {**self.state, **weights}.items()}
         value = functional_call(self.call, state, (example.unsqueeze(0),))
         if not isinstance(value, Tensor) or value.dim() != 0:
@@ -170,8 +174,7 @@ def loss_gradients(setting: Problem, examples: Tensor, *, draws: int = 1, seed: 
     for block in examples.split(block_size(weights)):
         total = None
         for draw in range(draws):
-            if seed is not None:
-                torch.manual_seed(seed + draw)
+            setting.seed = None if seed is None else seed + draw
             (by_weight, by_tap), activations = gradient(weights, taps, block)
             dense = columns(by_weight, len(block), block)
             total = dense if total is None else total + dense
