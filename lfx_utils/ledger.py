@@ -38,7 +38,8 @@ def verdict(kind: str, expected: str, spread: str, value: float | None, interval
       from the interval, the paper's from its ±), not settled if our interval is wider than the number is large; in kind if
       the sign agrees and the ratio is below two; else contradicted at the published setting, and not settled below it.
     - *order* and *sign*: reproduced if the interval lies wholly on the claimed side of zero, contradicted if on the other.
-    - *proof*: reproduced if the residual is within the tolerance, which stands in the table as the spread.
+    - *proof*: reproduced if the residual is within the tolerance, which stands in the table as the spread. For an identity in
+      expectation, with an interval: if the interval contains zero and is narrower than ten tolerances.
     - *figure*: drawn.
 
     On data that stands in for the paper's, reproduced becomes reproduced in kind, and contradicted becomes not settled.
@@ -61,6 +62,8 @@ def verdict(kind: str, expected: str, spread: str, value: float | None, interval
         return "not computable"
     yes, no = ("reproduced", "contradicted") if real else ("reproduced in kind", "not settled at this size")
     low, high = interval if interval is not None else (value, value)
+    if kind == "proof" and interval is not None:
+        return "contradicted" if low > 0 or high < 0 else "reproduced" if high - low < 10 * float(spread) else "not settled at this size"
     if kind == "proof":
         return "reproduced" if abs(value) <= float(spread) else "contradicted"
     if kind in ("order", "sign"):
@@ -151,7 +154,7 @@ def summary(session) -> pd.DataFrame:
             {
                 "claim": row["id"],
                 "statement": claim.statement,
-                "published": " ± ".join(filter(None, (claim.published, claim.spread))),
+                "published": _printed(claim),
                 "ours": show(row["value"], row["low"], row["high"]),
                 "data": row["dataset"],
                 "verdict": row["verdict"],
@@ -159,6 +162,14 @@ def summary(session) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def _printed(claim: pd.Series) -> str:
+    """What the paper says, in words where it prints no number."""
+    if claim.kind == "proof":
+        return f"zero, to within {claim.spread}"
+    words = {"order": "a positive difference", "sign": {"+": "positive", "-": "negative"}.get(claim.published)}
+    return words.get(claim.kind) or " ± ".join(filter(None, (claim.published, claim.spread)))
 
 
 def show(value: float | None, low: float | None = None, high: float | None = None) -> str:

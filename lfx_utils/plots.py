@@ -53,7 +53,7 @@ def claims(summary: pd.DataFrame) -> HTML:
     cards = []
     for row in summary.to_dict("records"):
         cell = {name: html.escape(str(value)) for name, value in row.items()}
-        numbers = "" if row["verdict"] == "drawn" else f"published: <b>{cell['published'] or 'an order'}</b> · ours: <b>{cell['ours']}</b>"
+        numbers = "" if row["verdict"] == "drawn" else f"published: <b>{cell['published']}</b> · ours: <b>{cell['ours']}</b>"
         where = f" · {cell['data']}" if row["data"] else ""
         scale = f"<br>at paper scale: <b>{cell['at paper scale']}</b>" if row.get("at paper scale") else ""
         cards.append(

@@ -42,6 +42,9 @@ class Data:
         ("sign", "+", "", 0.2, (0.1, 0.3), True, True, "reproduced"),
         ("proof", "0", "1e-5", 1e-7, None, True, False, "reproduced"),
         ("proof", "0", "1e-5", 1e-3, None, True, False, "contradicted"),
+        ("proof", "0", "1e-2", 0.02, (-0.02, 0.06), True, False, "reproduced"),
+        ("proof", "0", "1e-2", 0.02, (-0.2, 0.24), True, False, "not settled at this size"),
+        ("proof", "0", "1e-2", 0.02, (0.01, 0.03), True, True, "contradicted"),
         ("figure", "", "", None, None, True, False, "drawn"),
         ("uncomputable", "1", "", None, None, True, True, "not computable"),
         ("order", "", "", float("nan"), None, True, True, "not computable"),
@@ -69,7 +72,7 @@ def test_a_later_record_replaces_the_earlier(session):
     assert ledger.record(session, "LF.PA.3.mirror", 1e-9) == "reproduced"
     table = ledger.summary(session)
     assert table.claim.tolist() == ["LF.PA.3.mirror", "LF.PA.3.rotation"] and table.ours.tolist() == ["1e-09", "1e-09"]
-    assert isinstance(table, pd.DataFrame) and table.published.tolist() == ["0 ± 1e-5"] * 2
+    assert isinstance(table, pd.DataFrame) and table.published.tolist() == ["zero, to within 1e-5"] * 2
 
 
 @pytest.mark.parametrize(

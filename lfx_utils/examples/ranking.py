@@ -24,7 +24,8 @@ def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     >>> [indices.tolist() for indices in top(torch.tensor([[0.1, 0.7, -0.4]]), 2)]
     [[[1, 0]], [[2, 0]]]
     """
-    _check(scores, "k", [k])
+    _check_scores(scores)
+    _check_counts(scores, "k", [k])
     return (
         scores.argsort(dim=1, descending=True, stable=True)[:, :k],
         scores.argsort(dim=1, stable=True)[:, :k],
@@ -51,7 +52,7 @@ def similarity_rates(
 
     Source: LF, Section 4.1 and Figure 3.
     """
-    _check(scores, "counts", counts)
+    _check_scores(scores)
     for name, labels, size in (("test_labels", test_labels, scores.shape[0]), ("train_labels", train_labels, scores.shape[1])):
         if not isinstance(labels, Tensor) or labels.is_floating_point():
             came = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
@@ -60,6 +61,7 @@ def similarity_rates(
             raise ValueError(f"{name} must have shape ({size},) to match scores {tuple(scores.shape)}, got {tuple(labels.shape)}.")
         if (labels < 0).any():
             raise ValueError(f"{name} marks {int((labels < 0).sum())} examples as unlabelled (negative); similarity rates need every label.")
+    _check_counts(scores, "counts", counts)
     last = torch.as_tensor(counts, device=scores.device) - 1
 
     def rates(largest: bool) -> Tensor:
@@ -70,10 +72,13 @@ def similarity_rates(
     return rates(True), rates(False)
 
 
-def _check(scores: Tensor, name: str, counts: Sequence[int]) -> None:
+def _check_scores(scores: Tensor) -> None:
     if not isinstance(scores, Tensor) or scores.dim() != 2 or not torch.isfinite(scores).all():
         came = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise ValueError(f"scores must be a finite matrix (n_test, n_train), got {came}.")
+
+
+def _check_counts(scores: Tensor, name: str, counts: Sequence[int]) -> None:
     for count in counts:
         if not 1 <= count <= scores.shape[1]:
             raise ValueError(f"{name} must lie between 1 and the {scores.shape[1]} training examples, got {count}.")
