@@ -58,13 +58,14 @@ def trained(x):
     return model.eval(), checkpoints
 
 
-def timed(function, repeats=3):
+def timed(name, function, repeats=2):
     """A function's result and its least wall-clock seconds."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         result = function()
         seconds.append(time.perf_counter() - start)
+    print(f"{name:26} {min(seconds):8.3f} s", flush=True)
     return result, min(seconds)
 
 
@@ -110,9 +111,9 @@ def package(model, checkpoints, test, train, test_labels, train_labels, h_test, 
     trace(2, 2)
     seconds["TracIn"] = CHECKPOINTS * extrapolated(trace, [(60, 2), (2, 60), (60, 60)])
     seconds["influence"] = extrapolated(influences, [(60, 1), (1, 6), (60, 6)])
-    theirs, seconds["SimplEx"] = timed(lambda: SimplEx.compute_weights(h_test[:50], h_train), 1)
+    theirs, seconds["SimplEx"] = timed("lfxai SimplEx, 50 tests", lambda: SimplEx.compute_weights(h_test[:50], h_train), 1)
     seconds["SimplEx"] *= SIZE / 50
-    rates, seconds["similarity rates"] = timed(lambda: their_rates(scores["TracIn"], train_labels, test_labels, list(COUNTS)))
+    rates, seconds["similarity rates"] = timed("lfxai similarity rates", lambda: their_rates(scores["TracIn"], train_labels, test_labels, list(COUNTS)))
     neighbours = NearestNeighbours(model).attribute_loader("cpu", loader(train), loader(test))
 
     ours = tracin(model, mse, [(checkpoints[-1], 1.0)], test[:60], train[:60])
@@ -130,20 +131,22 @@ def package(model, checkpoints, test, train, test_labels, train_labels, h_test, 
     return seconds, {name: ((a - b).norm() / b.norm()).item() for name, (a, b) in pairs.items()}
 
 
-def main():
+def main(threads):
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     test, train, test_labels, train_labels = images()
     model, checkpoints = trained(train)
     h_test, h_train = represent(model.encoder, test), represent(model.encoder, train)
     pairs = [(state, 1e-3) for state in checkpoints]
     scores, seconds = {}, {}
-    scores["TracIn"], seconds["TracIn"] = timed(lambda: tracin(model, mse, pairs, test, train))
-    scores["influence"], seconds["influence"] = timed(lambda: influence(model, mse, test, train))
-    scores["SimplEx"], seconds["SimplEx"] = timed(lambda: simplex(h_test, h_train))
-    scores["DKNN"], seconds["DKNN"] = timed(lambda: dknn(h_test, h_train))
-    scores["rates"], seconds["similarity rates"] = timed(lambda: similarity_rates(scores["TracIn"], test_labels, train_labels, COUNTS))
+    scores["TracIn"], seconds["TracIn"] = timed("TracIn", lambda: tracin(model, mse, pairs, test, train))
+    scores["influence"], seconds["influence"] = timed("influence", lambda: influence(model, mse, test, train))
+    scores["SimplEx"], seconds["SimplEx"] = timed("SimplEx", lambda: simplex(h_test, h_train))
+    scores["DKNN"], seconds["DKNN"] = timed("DKNN", lambda: dknn(h_test, h_train))
+    scores["rates"], seconds["similarity rates"] = timed(
+        "similarity rates", lambda: similarity_rates(scores["TracIn"], test_labels, train_labels, COUNTS)
+    )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     theirs, distances = package(model, checkpoints, test, train, test_labels, train_labels, h_test, h_train, scores)
 
@@ -213,4 +216,6 @@ def leave_one_out():
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--loo", action="store_true", help="compare influence functions with retraining instead")
-    (leave_one_out if parser.parse_args().loo else main)()
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    leave_one_out() if options.loo else main(options.threads)

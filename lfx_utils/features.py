@@ -28,6 +28,7 @@ class Auxiliary(nn.Module):
         self.encoder = encoder
 
     def forward(self, *rows: Tensor) -> Tensor:
+        """Map inputs and any further arguments, then weights `(B, D)`, to g `(B,)`."""
         *inputs, weights = rows
         return (self.encoder(*inputs) * weights).sum(dim=-1)
 

@@ -13,6 +13,9 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "book"))
+import regression  # noqa: E402
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 EVERY = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port: whoever asks the network fails at once
@@ -104,6 +107,7 @@ def test_runs_alone_offline_and_from_anywhere(path, tmp_path):
     assert (of_this_page - recorded, recorded - of_this_page) == (set(), set())  # (forgotten, of another page)
     assert {row["profile"] for row in records} == {"smoke"} and {row["seed"] for row in records} == {1}
     assert wordless(executed) == []
+    assert regression.outside(records) == []
 
     durations = [cell["metadata"]["papermill"]["duration"] for cell in cells(executed, "code")]
     assert sum(durations[1:]) < 60  # the budget is 20 s after the imports; a busy machine gets three times that

@@ -4,21 +4,22 @@ import warnings
 from dataclasses import replace
 from types import ModuleType
 
-from . import cifar10, digits, ecg5000, heartbeats, mnist, photographs
+from . import cifar10, digits, dsprites, ecg5000, heartbeats, mnist, photographs, sprites
 from .base import Dataset, Unavailable, data_root
 
 __all__ = ["Dataset", "Unavailable", "data_root", "load"]
 
 MODULES: dict[str, ModuleType] = {
-    module.__name__.rpartition(".")[2]: module for module in (cifar10, digits, ecg5000, heartbeats, mnist, photographs)
+    module.__name__.rpartition(".")[2]: module
+    for module in (cifar10, digits, dsprites, ecg5000, heartbeats, mnist, photographs, sprites)
 }
 
 
 def load(name: str, *, train=None, test=None, seed=0, root=None, download=False, **options) -> Dataset:
     """Load a data set by its name, or the embedded one that stands in for it.
 
-    Embedded, always at hand: `digits`, `heartbeats`, `photographs`. Real, with their stand-ins: `mnist` (digits),
-    `ecg5000` (heartbeats), `cifar10` (photographs). A stand-in is announced by a warning, carries its own name, says in
+    Embedded, always at hand: `digits`, `heartbeats`, `photographs`, `sprites`. Real, with their stand-ins: `mnist`
+    (digits), `ecg5000` (heartbeats), `cifar10` (photographs), `dsprites` (sprites). A stand-in is announced by a warning, carries its own name, says in
     its provenance what it replaces and why, and gives all it has where more was asked for.
 
     Args:
