@@ -38,7 +38,7 @@ def outside(rows: list[dict]) -> list[str]:
 def band(runs: list[dict]) -> tuple[float, float]:
     """Return the band around one claim's records, one a run."""
     values = [run["value"] for run in runs]
-    margin = max(values) - min(values) + 0.25 * max(abs(value) for value in values)
+    margin = max(values) - min(values) + (0.25 * max(abs(value) for value in values) or 0.1)
     low, high = min(values) - margin, max(values) + margin
     if all((run["value"] if run["low"] is None else run["low"]) > 0 for run in runs):
         low = max(low, 0.0)
