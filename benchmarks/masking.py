@@ -1,6 +1,6 @@
 """Masking 10,000 MNIST maps at 20 %: ours against the papers' package `lfxai` (Python loops over pixels and images).
 
-    python -m benchmarks.masking
+python -m benchmarks.masking
 """
 
 import statistics
@@ -33,8 +33,13 @@ def main() -> None:
         return
     part = 1_000
     theirs = seconds(lambda: generate_masks(maps[:part].numpy(), 156), 1) * len(maps) / part
-    agree = torch.equal(generate_masks(maps[:20].numpy(), 156), (mask_most_important(images[:20] + 1, maps[:20], 0.2, black) > 0).float())
-    print(f"lfxai: {theirs:.1f} s, extrapolated from {part:,} maps; the same pixels: {agree}; ratio {theirs / ours:.0f}")
+    agree = torch.equal(
+        generate_masks(maps[:20].numpy(), 156),
+        (mask_most_important(images[:20] + 1, maps[:20], 0.2, black) > 0).float(),
+    )
+    print(
+        f"lfxai: {theirs:.1f} s, extrapolated from {part:,} maps; the same pixels: {agree}; ratio {theirs / ours:.0f}"
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
 """Compare a fresh run's numbers with their bands in `data/reference`, or make the bands from several runs.
 
-    python book/regression.py [--profile quick]         # the last build against the bands; status 1 if a number left its band
-    python book/regression.py --from DIR DIR …          # bands from folders of records, one run (seed) each
+    python book/regression.py [--profile quick]    # the last build against the bands; status 1 if a number left its own
+    python book/regression.py --from DIR DIR …     # bands from folders of records, one run (seed) each
 
-A band is wide enough for another CPU or seed and too narrow for another sign: it holds every run's number with a margin of their
-range and a quarter of their size, and stops at zero where no run's interval reached zero.
+A band is wide enough for another CPU or seed and too narrow for another sign: it holds every run's number with a
+margin of their range and a quarter of their size, and stops at zero where no run's interval reached zero.
 """
 
 import argparse
@@ -22,7 +22,9 @@ COLUMNS = ("profile", "dataset", "id", "low", "high")
 def read() -> dict[tuple[str, str, str], tuple[float, float]]:
     """Return the bands by (profile, data set, claim id)."""
     with BANDS.open(newline="") as file:
-        return {tuple(row[c] for c in COLUMNS[:3]): (float(row["low"]), float(row["high"])) for row in csv.DictReader(file)}
+        return {
+            tuple(row[c] for c in COLUMNS[:3]): (float(row["low"]), float(row["high"])) for row in csv.DictReader(file)
+        }
 
 
 def outside(rows: list[dict]) -> list[str]:
@@ -31,7 +33,9 @@ def outside(rows: list[dict]) -> list[str]:
     for row in rows:
         low, high = bands.get((row["profile"], row["dataset"], row["id"]), (float("-inf"), float("inf")))
         if row["value"] is not None and not low <= row["value"] <= high:
-            wrong.append(f"{row['id']} on {row['dataset'] or 'no data'}: {row['value']:.4g} is outside [{low:.4g}, {high:.4g}]")
+            wrong.append(
+                f"{row['id']} on {row['dataset'] or 'no data'}: {row['value']:.4g} is outside [{low:.4g}, {high:.4g}]"
+            )
     return wrong
 
 
@@ -71,7 +75,9 @@ def make(folders: list[Path]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="quick")
-    parser.add_argument("--from", dest="folders", type=Path, nargs="+", help="folders of records to make the bands from")
+    parser.add_argument(
+        "--from", dest="folders", type=Path, nargs="+", help="folders of records to make the bands from"
+    )
     asked = parser.parse_args()
     if asked.folders:
         make(asked.folders)

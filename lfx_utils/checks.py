@@ -25,7 +25,9 @@ def batch(name: str, inputs) -> Tensor:
         raise ValueError(f"{name} is an empty batch of shape {tuple(inputs.shape)}; at least one example is needed.")
     if not torch.isfinite(inputs).all():
         bad = int((~torch.isfinite(inputs)).sum())
-        raise ValueError(f"{name} holds {bad} NaN or infinite values out of {inputs.numel()}; finite values are needed.")
+        raise ValueError(
+            f"{name} holds {bad} NaN or infinite values out of {inputs.numel()}; finite values are needed."
+        )
     return inputs
 
 

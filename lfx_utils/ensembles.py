@@ -2,9 +2,7 @@
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -12,19 +10,9 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 from tqdm.auto import tqdm
 
-Stack = dict[str, Tensor]  # parameters by name, each with the models as first axis
+from lfx_utils.stacks import Record, Run, Stack
+
 VALIDATION = 1_000_002  # the epoch whose draws are the validation's noise; no training has so many
-
-
-@dataclass
-class Record:
-    """What happened to one model: losses by epoch, the epoch whose weights it has (from 0), and why it stopped early."""
-
-    name: str
-    train: list[float] = field(default_factory=list)
-    validation: list[float] = field(default_factory=list)
-    best_epoch: int | None = None
-    stopped: str = ""
 
 
 def build(make: Callable[[], nn.Module], seeds: Sequence[int]) -> list[nn.Module]:
@@ -62,8 +50,8 @@ def fit(
 ) -> list[Record]:
     """Train all models in place with Adam (learning rate 1e-3, weight decay 1e-5) and leave them in evaluation mode.
 
-    The parameters are stacked, Adam steps the stacks, and every model has its own order of examples and its own noise, so
-    that each ends as it would have ended alone. A model that stops is taken out of the stacks and the others go on:
+    The parameters are stacked, Adam steps the stacks, and every model has its own order of examples and its own noise,
+    so that each ends as it would have ended alone. A model that stops is taken out of the stacks and the others go on:
     after `patience` epochs without a better validation loss, or when its loss or a weight is no longer finite (it is
     warned about by name, and keeps its best weights so far).
 
@@ -101,7 +89,7 @@ def fit(
     together = device.type != "cpu" if together is None else together
     columns = [torch.as_tensor(values, dtype=torch.float32, device=device) for values in settings]
     data, validation = data.to(device), None if validation is None else validation.to(device)
-    run = _Run(stack, [Record(name) for name in names])
+    run = Run(stack, names)
     plan = [names, [int(seed) for seed in seeds], [values.tolist() for values in columns], len(data), batch_size, noise]
     if checkpoint and Path(checkpoint).exists():
         run.resume(Path(checkpoint), plan)
@@ -120,17 +108,16 @@ def fit(
     steps = math.ceil(len(data) / batch_size) - (len(data) % batch_size == 1)
     with tqdm(total=epochs * steps, initial=run.epoch * steps, desc="ensemble", leave=False) as bar:
         while run.epoch < epochs and run.alive:
-            trained, watched = _Mean(), _Mean()
+            trained, watched = [], []
             for stacked in batches(run.epoch, data):
-                values, slopes = _slopes(single, together, run.stack, *stacked)
-                run.step(slopes)
-                trained.add(values, stacked[1].shape[1])
+                trained.append((_backward(single, together, run.stack, *stacked), stacked[1].shape[1]))
+                run.optimiser.step()
                 bar.update()
             if validation is not None:
-                for stacked in batches(VALIDATION, validation):
-                    with torch.no_grad():
-                        watched.add(_values(single, together, run.stack, *stacked), stacked[1].shape[1])
-            run.judge(trained.value, watched.value, patience)
+                with torch.no_grad():
+                    for stacked in batches(VALIDATION, validation):
+                        watched.append((_values(single, together, run.stack, *stacked), stacked[1].shape[1]))
+            run.judge(_mean(trained), _mean(watched), patience)
             bar.set_postfix(training=len(run.alive))
             if checkpoint:
                 run.save(Path(checkpoint), plan)
@@ -141,78 +128,42 @@ def fit(
 
 
 def _values(single, together: bool, stack: Stack, *stacked: Tensor) -> Tensor:
-    """Losses of all models, `(M,)`."""
     if together:
         return vmap(single)(stack, *stacked)
-    return torch.stack([single(_own(stack, place), *(part[place] for part in stacked)) for place in range(len(stacked[0]))])
+    return torch.stack([single(*part) for part in _one_by_one(stack, *stacked)])
 
 
-def _slopes(single, together: bool, stack: Stack, *stacked: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Losses `(M,)`, and their gradients in the order of the stacks."""
+def _backward(single, together: bool, stack: Stack, *stacked: Tensor) -> Tensor:
+    """Give every stack its gradient, and return the losses `(M,)`."""
     if together:
-        values = vmap(single)(stack, *stacked)
-        return values.detach(), list(torch.autograd.grad(values.sum(), list(stack.values())))
-    values, slopes = [], []
-    for place in range(len(stacked[0])):
-        own = {name: value.requires_grad_() for name, value in _own(stack, place).items()}
-        values.append(single(own, *(part[place] for part in stacked)))
-        slopes.append(torch.autograd.grad(values[-1], list(own.values())))
-    return torch.stack(values).detach(), [torch.stack(parts) for parts in zip(*slopes, strict=True)]
+        values = _values(single, together, stack, *stacked)
+        gradients = torch.autograd.grad(values.sum(), list(stack.values()))
+    else:
+        values, each = [], []
+        for own, *part in _one_by_one(stack, *stacked):
+            values.append(single(own, *part))
+            each.append(torch.autograd.grad(values[-1], list(own.values())))
+        values, gradients = torch.stack(values), [torch.stack(parts) for parts in zip(*each, strict=True)]
+    for value, gradient in zip(stack.values(), gradients, strict=True):
+        value.grad = gradient
+    return values.detach()
 
 
-def _own(stack: Stack, place: int) -> Stack:
-    return {name: value[place].detach() for name, value in stack.items()}
+def _one_by_one(stack: Stack, *stacked: Tensor):
+    for place, parts in enumerate(zip(*stacked, strict=True)):
+        yield {name: value[place].detach().requires_grad_() for name, value in stack.items()}, *parts
 
 
-class _Mean:
-    """A mean over batches of unequal size."""
-
-    def __init__(self):
-        self.total, self.count = 0, 0
-
-    def add(self, values: Tensor, count: int) -> None:
-        self.total, self.count = self.total + values * count, self.count + count
-
-    @property
-    def value(self) -> list[float] | None:
-        return (self.total / self.count).tolist() if self.count else None
+def _mean(parts: list[tuple[Tensor, int]]) -> list[float]:
+    return (sum(values * count for values, count in parts) / sum(count for _, count in parts)).tolist() if parts else []
 
 
-class _Run:
-    """The state between two epochs: stacks of the models that still train, best weights of all, records, optimiser."""
-
-    def __init__(self, stack: Stack, records: list[Record]):
-        self.kept = {name: value.detach().clone() for name, value in stack.items()}
-        self.records, self.alive, self.epoch = records, list(range(len(records))), 0
-        self._hold(stack)
-
-    def _hold(self, stack: Stack, moments: list | None = None) -> None:
-        self.stack = {name: value.detach().clone().requires_grad_() for name, value in stack.items()}
-        self.optimiser = torch.optim.Adam(self.stack.values(), lr=1e-3, weight_decay=1e-5)
-        if moments:
-            self.optimiser.state.update(zip(self.stack.values(), moments, strict=True))
-
-    def _moments(self) -> list[dict[str, Tensor]]:
-        return [self.optimiser.state[value] for value in self.stack.values()]
-
-    def step(self, slopes: list[Tensor]) -> None:
-        for value, slope in zip(self.stack.values(), slopes, strict=True):
-            value.grad = slope
-        self.optimiser.step()
-
-    def judge(self, trained: list[float], watched: list[float] | None, patience: int | None) -> None:
-        """Close the epoch: keep better weights, and take out the models that stop."""
-        weights = torch.stack([value.detach().flatten(1).isfinite().all(1) for value in self.stack.values()]).all(0).tolist()
-        going = []
-        for place, model in enumerate(self.alive):
-            record = self.records[model]
-            record.train.append(trained[place])
-            value = -self.epoch if watched is None else watched[place]  # without validation the last epoch is the best
-            least = math.inf if record.best_epoch is None else record.validation[record.best_epoch] if watched else -record.best_epoch
-            if watched is not None:
-                record.validation.append(value)
-            sound = weights[place] and math.isfinite(trained[place]) and math.isfinite(value)
-            if sound and value < least:
-                record.best_epoch = self.epoch
-                for name, values in self.stack.items():
-                    self.kept[name][model] = values[place].detach()
+def _check(models, data: Tensor, **columns) -> None:
+    if not models or len(data) < 2:
+        raise ValueError(f"An ensemble needs a model and 2 examples at least, got {len(models)} and {len(data)}.")
+    for name, values in columns.items():
+        if len(values) != len(models):
+            raise ValueError(f"{name} must hold one value a model, {len(models)}, got {len(values)}.")
+    forms = [[(name, value.shape) for name, value in model.named_parameters()] for model in models]
+    if any(form != forms[0] for form in forms) or any(True for _ in models[0].buffers()):
+        raise ValueError("models must be of one architecture and hold no buffers, as batch norm does.")

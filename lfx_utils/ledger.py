@@ -27,19 +27,23 @@ def published() -> pd.DataFrame:
     """
     path = DATA / "published" / "claims.csv"
     if not path.exists():
-        raise FileNotFoundError(f"The table of published claims is missing at {path}; work from a clone of the repository.")
+        raise FileNotFoundError(
+            f"The table of published claims is missing at {path}; work from a clone of the repository."
+        )
     return pd.read_csv(path, index_col="id", dtype={"published": str, "unit": str, "cell": str}, keep_default_na=False)
 
 
 def verdict(kind: str, expected: str, spread: str, value: float | None, interval, *, real: bool, full: bool) -> str:
     """Judge one number by rule; nobody types a verdict.
 
-    - *value*: reproduced if it equals the published one, or differs by at most 1.96 standard errors of the difference (ours
-      from the interval, the paper's from its ±), not settled if our interval is wider than the number is large; in kind if
-      the sign agrees and the ratio is below two; else contradicted at the published setting, and not settled below it.
-    - *order* and *sign*: reproduced if the interval lies wholly on the claimed side of zero, contradicted if on the other.
-    - *proof*: reproduced if the residual is within the tolerance, which stands in the table as the spread. For an identity in
-      expectation, with an interval: if the interval contains zero and is narrower than ten tolerances.
+    - *value*: reproduced if it equals the published one, or differs by at most 1.96 standard errors of the difference
+      (ours from the interval, the paper's from its ±), not settled if our interval is wider than the number is large;
+      in kind if the sign agrees and the ratio is below two; else contradicted at the published setting, and not
+      settled below it.
+    - *order* and *sign*: reproduced if the interval lies wholly on the claimed side of zero, contradicted if wholly on
+      the other.
+    - *proof*: reproduced if the residual is within the tolerance, which stands in the table as the spread. For an
+      identity in expectation, with an interval: if that contains zero and is narrower than ten tolerances.
     - *figure*: drawn.
 
     On data that stands in for the paper's, reproduced becomes reproduced in kind, and contradicted becomes not settled.
@@ -63,7 +67,13 @@ def verdict(kind: str, expected: str, spread: str, value: float | None, interval
     yes, no = ("reproduced", "contradicted") if real else ("reproduced in kind", "not settled at this size")
     low, high = interval if interval is not None else (value, value)
     if kind == "proof" and interval is not None:
-        return "contradicted" if low > 0 or high < 0 else "reproduced" if high - low < 10 * float(spread) else "not settled at this size"
+        return (
+            "contradicted"
+            if low > 0 or high < 0
+            else "reproduced"
+            if high - low < 10 * float(spread)
+            else "not settled at this size"
+        )
     if kind == "proof":
         return "reproduced" if abs(value) <= float(spread) else "contradicted"
     if kind in ("order", "sign"):
@@ -81,14 +91,14 @@ def verdict(kind: str, expected: str, spread: str, value: float | None, interval
 def record(session, claim_id: str, estimate, *, dataset=None, note: str = "") -> str:
     """Write one of our numbers into the session's results, beside the published one, and return its verdict.
 
-    The results of a chapter lie in `<session.out>/<chapter>.json`, written whole each time, so that a chapter that stops
-    half-way leaves a readable file. A claim recorded twice keeps the later number.
+    The results of a chapter lie in `<session.out>/<chapter>.json`, written whole each time, so that a chapter that
+    stops half-way leaves a readable file. A claim recorded twice keeps the later number.
 
     Args:
         session: from `lfx_utils.session.start`.
         claim_id: a row of the table of claims.
-        estimate: our number; or `(number, low, high)` with the ends of its 95 % confidence interval; or None for a figure,
-            or where it cannot be computed (`note` then says why).
+        estimate: our number; or `(number, low, high)` with the ends of its 95 % confidence interval; or None for a
+            figure, or where it cannot be computed (`note` then says why).
         dataset: the `Dataset` it was computed on, if any.
         note: one sentence for the scorecard.
 
@@ -106,7 +116,9 @@ def record(session, claim_id: str, estimate, *, dataset=None, note: str = "") ->
     if value is None and claim.kind != "figure" and not note:
         raise ValueError(f"{claim_id} has no value; say why in note.")
     real = dataset is None or dataset.name not in STAND_INS
-    full = session.profile == "paper" and claim.paper != "errata"  # the errata's numbers come from encoders of no published size
+    full = (
+        session.profile == "paper" and claim.paper != "errata"
+    )  # the errata's numbers come from encoders of no published size
     row = {
         "id": claim_id,
         "value": None if value is None else float(value),
@@ -120,7 +132,9 @@ def record(session, claim_id: str, estimate, *, dataset=None, note: str = "") ->
         "chapter": session.chapter,
         "note": note,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
-        "device": torch.cuda.get_device_name() if session.device.type == "cuda" else f"CPU, {torch.get_num_threads()} threads",
+        "device": torch.cuda.get_device_name()
+        if session.device.type == "cuda"
+        else f"CPU, {torch.get_num_threads()} threads",
         "seconds": round(time.perf_counter() - session.began, 1),
         "recorded": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
@@ -136,7 +150,7 @@ def record(session, claim_id: str, estimate, *, dataset=None, note: str = "") ->
 def summary(session) -> pd.DataFrame:
     """This chapter's records as a table: claim, the paper's number, ours with its interval, the verdict.
 
-    Where a run at the `paper` profile lies in `data/results`, its number and verdict stand beside those of this session.
+    Where a run at the `paper` profile lies in `data/results`, its number and verdict stand beside this session's.
 
     Raises:
         FileNotFoundError: the chapter has recorded nothing yet.

@@ -22,13 +22,17 @@ def mask_most_important(inputs: Tensor, attribution: Tensor, share: float, basel
     Source: LF, Section 4.1.
     """
     if attribution.shape != inputs.shape:
-        raise ValueError(f"attribution must have the inputs' shape {tuple(inputs.shape)}, got {tuple(attribution.shape)}.")
+        raise ValueError(
+            f"attribution must have the inputs' shape {tuple(inputs.shape)}, got {tuple(attribution.shape)}."
+        )
     if not 0 <= share <= 1:
         raise ValueError(f"share must lie in [0, 1], got {share}.")
     importance = _importance(attribution)
     count = int(share * importance.shape[1] + 1e-9)
     # topk is several times faster than a full sort and picks exactly `count` features where importances tie.
-    keep = torch.ones_like(importance, dtype=torch.bool).scatter_(1, importance.topk(count, dim=1, sorted=False).indices, False)
+    keep = torch.ones_like(importance, dtype=torch.bool).scatter_(
+        1, importance.topk(count, dim=1, sorted=False).indices, False
+    )
     return torch.where(_unflatten(keep, inputs), inputs, baseline.expand_as(inputs))
 
 

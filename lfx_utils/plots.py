@@ -37,7 +37,7 @@ def style() -> None:
 
 
 def table(frame: pd.DataFrame, caption: str, number: str = "{:.3g}", *, index: bool = True) -> Styler:
-    """Show a table under its caption, its numbers printed alike; text such as a number with its interval passes through."""
+    """Show a table under its caption, its numbers printed alike; text, such as a number with its interval, as it is."""
     styler = frame.style.format(lambda cell: number.format(cell) if isinstance(cell, float) else cell)
     styler = styler.set_caption(caption).set_table_attributes('class="dataframe"')
     return styler if index else styler.hide(axis="index")
@@ -53,7 +53,9 @@ def claims(summary: pd.DataFrame) -> HTML:
     cards = []
     for row in summary.to_dict("records"):
         cell = {name: html.escape(str(value)) for name, value in row.items()}
-        numbers = "" if row["verdict"] == "drawn" else f"published: <b>{cell['published']}</b> · ours: <b>{cell['ours']}</b>"
+        numbers = (
+            "" if row["verdict"] == "drawn" else f"published: <b>{cell['published']}</b> · ours: <b>{cell['ours']}</b>"
+        )
         where = f" · {cell['data']}" if row["data"] else ""
         scale = f"<br>at paper scale: <b>{cell['at paper scale']}</b>" if row.get("at paper scale") else ""
         cards.append(
@@ -64,9 +66,7 @@ def claims(summary: pd.DataFrame) -> HTML:
     return HTML("".join(cards))
 
 
-def curves(
-    x, series: dict[str, tuple], *, xlabel: str, ylabel: str, title: str = "", log: str = "", ax=None
-) -> Figure:
+def curves(x, series: dict[str, tuple], *, xlabel: str, ylabel: str, title: str = "", log: str = "", ax=None) -> Figure:
     """Draw lines with shaded intervals.
 
     Args:
@@ -156,7 +156,9 @@ def comparison(labels, published, ours, low, high, *, xlabel: str, published_spr
     figure, ax = plt.subplots(figsize=(5.2, 0.32 * len(labels) + 0.9))
     ours, low, high = (np.asarray(v, dtype=float) for v in (ours, low, high))
     ax.errorbar(ours, y - 0.12, xerr=[ours - low, high - ours], fmt="o", color=COLOURS[0], label="ours", capsize=2)
-    ax.errorbar(published, y + 0.12, xerr=published_spread, fmt="D", color=COLOURS[1], mfc="white", label="published", capsize=2)
+    ax.errorbar(
+        published, y + 0.12, xerr=published_spread, fmt="D", color=COLOURS[1], mfc="white", label="published", capsize=2
+    )
     ax.set_yticks(y, labels)
     ax.set_xlabel(xlabel)
     ax.legend()

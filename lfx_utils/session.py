@@ -67,5 +67,5 @@ def start(chapter: str, profile: str = "quick", seed: int = 0) -> Session:
 def seed_all(seed: int) -> None:
     """Seed the global generators of Python, NumPy and torch; Captum's random methods draw from the last two."""
     random.seed(seed)
-    np.random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
     torch.manual_seed(seed)

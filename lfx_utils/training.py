@@ -1,4 +1,4 @@
-"""One in-memory training loop: mini-batches, early stopping, snapshots, a progress bar, and a checkpoint to resume from."""
+"""One in-memory training loop: mini-batches, early stopping, snapshots, a progress bar, a checkpoint to resume from."""
 
 import copy
 import math
@@ -74,7 +74,7 @@ def fit(
         if patience is not None and epoch - history.best_epoch > patience:
             break
         before = copy.deepcopy(model.state_dict())
-        # Noise inside the loss is drawn from the global generator: seeding it here makes a resumed run equal an uninterrupted one.
+        # The loss draws its noise from the global generator: seeded here, a resumed run equals an uninterrupted one.
         torch.manual_seed(seed * 1_000_003 + epoch)
         model.train()
         total = 0.0
@@ -89,7 +89,9 @@ def fit(
         if not math.isfinite(total):
             model.load_state_dict(before)
             model.eval()
-            raise FloatingPointError(f"{name}: the loss is {total} in epoch {epoch + 1}; the last finite weights are kept.")
+            raise FloatingPointError(
+                f"{name}: the loss is {total} in epoch {epoch + 1}; the last finite weights are kept."
+            )
         history.train.append(total / size)
         if validation is not None:
             history.validation.append(evaluate(model, loss, validation, seed=seed))
@@ -108,7 +110,9 @@ def fit(
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, loss: Callable[..., Tensor], data: tuple[Tensor, ...], *, batch_size: int = 1_000, seed: int = 0) -> float:
+def evaluate(
+    model: nn.Module, loss: Callable[..., Tensor], data: tuple[Tensor, ...], *, batch_size: int = 1_000, seed: int = 0
+) -> float:
     """Mean loss in evaluation mode, with the same noise at every call; the model's mode is restored."""
     training = model.training
     model.eval()
@@ -122,8 +126,12 @@ def evaluate(model: nn.Module, loss: Callable[..., Tensor], data: tuple[Tensor, 
 
 def _save(path: Path, model, optimiser, history: History, best, epoch: int) -> None:
     state = {
-        "model": model.state_dict(), "optimiser": optimiser.state_dict(), "history": vars(history), "best": best, "epoch": epoch,
-    }  # fmt: skip
+        "model": model.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "history": vars(history),
+        "best": best,
+        "epoch": epoch,
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     torch.save(state, part)
@@ -136,5 +144,7 @@ def _resume(path: Path, model, optimiser):
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
     except Exception as error:
-        raise ValueError(f"checkpoint {path} does not fit this model or is damaged ({error}); delete it to start afresh.") from error
+        raise ValueError(
+            f"checkpoint {path} does not fit this model or is damaged ({error}); delete it to start afresh."
+        ) from error
     return History(**state["history"]), state["best"], state["epoch"]

@@ -65,6 +65,17 @@ def attending():
     return trained_a_little(Autoencoder(WindowTransformer(4, 20, width=8), decoder), x), x
 
 
+class Gated(nn.Module):
+    """A recurrent encoder that is no LSTM: sequences (B, T, 4) to (B, 4)."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.GRU(4, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.layer(x)[0][:, -1]
+
+
 MODELS = pytest.mark.parametrize("make", [convolutional, recurrent, attending])
 
 
@@ -278,6 +289,13 @@ def test_tracin_as_published_takes_batch_norm_over_one_example():
     assert torch.equal(first, again) and not torch.allclose(first, second)
 
 
+def test_tracin_works_for_other_recurrent_layers():
+    torch.manual_seed(0)
+    model, x = Autoencoder(Gated(), nn.Sequential(nn.Linear(4, 12), nn.Unflatten(1, (3, 4)))).eval(), torch.rand(6, 3, 4)
+    rows = gradients_one_by_one(model, mse, x)
+    close(tracin(model, mse, [(model.state_dict(), 1.0)], x[:2], x[2:]), rows[:2] @ rows[2:].T, 1e-5)
+
+
 def test_tracin_counts_a_shared_weight_once():
     torch.manual_seed(0)
     encoder, decoder = nn.Linear(5, 5), nn.Linear(5, 5)
@@ -342,7 +360,7 @@ SOLVERS = [
     {"solver": "direct"},
     {"solver": "cg", "tolerance": 1e-10},
     {"solver": "cg", "curvature": "hessian", "tolerance": 1e-10},
-    {"solver": "lissa", "scale": 2.0, "depth": 300, "samples": 1_000},
+    {"solver": "lissa", "scale": 2.0, "depth": 250, "samples": 1_000},
 ]
 
 
@@ -358,17 +376,21 @@ def test_influence_against_the_closed_form(settings, train_size):
 def test_lissa_with_few_samples_comes_near():
     model, test, train, slopes, hessian = linear_problem()
     expected = slopes(test) @ torch.linalg.solve(hessian + 0.1 * torch.eye(8), slopes(train).T) / 30
-    found = influence(model, mse, test, train, damping=0.1, solver="lissa", scale=10.0, depth=400, samples=8)
+    found = influence(model, mse, test, train, damping=0.1, solver="lissa", scale=10.0, depth=300, samples=20)
     assert torch.corrcoef(torch.stack([found.flatten(), expected.flatten()]))[0, 1] > 0.99
 
 
 def test_published_lissa_returns_the_plain_gradient():
     """Erratum 10: scale 1,000, depth 100, one sample, damping 10⁻³ · 1,000."""
-    model, x = convolutional()
+    torch.manual_seed(0)
+    x = torch.rand(12, 9)
+    model = trained_a_little(Autoencoder(nn.Sequential(nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 2)), nn.Linear(2, 9)), x)
     rows = gradients_one_by_one(model, mse, x)
-    with pytest.warns(UserWarning, match="has not converged.*cosine with the plain gradient"):
-        found = influence(model, mse, x[:3], x[3:], damping=1.0, solver="lissa", scale=1_000.0, depth=100, samples=1)
-    assert torch.cosine_similarity(found, rows[:3] @ rows[3:].T).min() > 0.999
+    with pytest.warns(UserWarning, match="has not converged.*cosine with the plain gradient 0.99"):
+        found = influence(model, mse, x[:2], x[2:], damping=1.0, solver="lissa", scale=1_000.0, depth=100, samples=1)
+    assert torch.cosine_similarity(found, rows[:2] @ rows[2:].T).min() > 0.999
+    converged = influence(model, mse, x[:2], x[2:], damping=1e-3)
+    assert torch.cosine_similarity(converged, rows[:2] @ rows[2:].T).max() < 0.99
 
 
 @MODELS
@@ -426,6 +448,7 @@ def test_influence_says_what_it_cannot_solve():
     singular = train.clone()
     singular[:, 3] = 0
     network, x = convolutional()
+    gated = Autoencoder(Gated(), nn.Sequential(nn.Linear(4, 12), nn.Unflatten(1, (3, 4))))
     for call, words in (
         (lambda: influence(model, mse, test, singular, damping=0), "singular at damping=0"),
         (lambda: influence(model, mse, test, train[:3], damping=0), "singular at damping=0"),
@@ -436,6 +459,7 @@ def test_influence_says_what_it_cannot_solve():
         (lambda: influence(model, mse, test, train, solver="newton"), "solver must be"),
         (lambda: influence(model, mse, test, train, curvature="hessian"), "curvature must be"),
         (lambda: influence(model, mse, test, train, damping=-1), "damping"),
+        (lambda: influence(gated, mse, torch.rand(2, 3, 4), torch.rand(2, 3, 4)), "GRU"),
     ):
         with pytest.raises(ValueError, match=words):
             call()
@@ -458,14 +482,12 @@ def test_checkpoints_of_another_architecture_are_named():
 @pytest.mark.parametrize("method", [lambda m, *rest, **k: tracin(m, rest[0], [(m.state_dict(), 1.0)], *rest[1:], **k), influence])
 def test_loss_based_bad_input(method):
     model, x = convolutional()
-    gru = Autoencoder(nn.GRU(4, 4, batch_first=True), nn.Identity())
     for call, words in (
         (lambda: method(model, mse, x[:2], x[2:], part="trunk"), "part='trunk' is no submodule.*encoder, decoder"),
         (lambda: method(model, lambda m, x: (m(x) - x).square(), x[:2], x[2:]), "must return a scalar"),
         (lambda: method(model, mse, x[:0], x), "test is an empty batch"),
         (lambda: method(model, mse, x, x * math.inf), "train holds"),
         (lambda: method(Autoencoder(nn.Flatten(), model.decoder), mse, x[:2], x[2:]), "has no parameters"),
-        (lambda: method(gru, mse, torch.rand(2, 3, 4), torch.rand(2, 3, 4)), "GRU"),
         (lambda: method(model, mse, x[:2], x[2:], draws=0), "draws"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -56,14 +56,27 @@ def test_verdicts_follow_the_rule(kind, expected, spread, value, interval, real,
 
 
 def test_a_record_says_what_how_and_where(session):
-    assert ledger.record(session, "LF.P2.3.saliency-fails", (0.5, 0.4, 0.6), dataset=Data("mnist"), note="n") == "reproduced"
+    assert (
+        ledger.record(session, "LF.P2.3.saliency-fails", (0.5, 0.4, 0.6), dataset=Data("mnist"), note="n")
+        == "reproduced"
+    )
     (row,) = json.loads((session.out / "01_completeness.json").read_text())
-    assert (row["value"], row["low"], row["high"], row["dataset"], row["seed"], row["profile"]) == (0.5, 0.4, 0.6, "mnist", 0, "smoke")
+    assert (row["value"], row["low"], row["high"], row["dataset"], row["seed"], row["profile"]) == (
+        0.5,
+        0.4,
+        0.6,
+        "mnist",
+        0,
+        "smoke",
+    )
     assert row["versions"]["torch"] and row["provenance"] == "made for a test" and row["recorded"]
 
 
 def test_stand_in_data_never_reproduces_an_order(session):
-    assert ledger.record(session, "LF.P2.3.saliency-fails", (0.5, 0.4, 0.6), dataset=Data("digits")) == "reproduced in kind"
+    assert (
+        ledger.record(session, "LF.P2.3.saliency-fails", (0.5, 0.4, 0.6), dataset=Data("digits"))
+        == "reproduced in kind"
+    )
 
 
 def test_a_later_record_replaces_the_earlier(session):
@@ -77,10 +90,12 @@ def test_a_later_record_replaces_the_earlier(session):
 
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
-    [(("LF.nothing", 1.0), KeyError, "Unknown claim id 'LF.nothing'"),
-     (("LF.PA.3.mirror", (1.0, 2, 1)), ValueError, "estimate must be"),
-     (("LF.PA.3.mirror", None), ValueError, "say why in note")],
-)  # fmt: skip
+    [
+        (("LF.nothing", 1.0), KeyError, "Unknown claim id 'LF.nothing'"),
+        (("LF.PA.3.mirror", (1.0, 2, 1)), ValueError, "estimate must be"),
+        (("LF.PA.3.mirror", None), ValueError, "say why in note"),
+    ],
+)
 def test_bad_records_leave_the_file_as_it_was(session, arguments, error, message):
     ledger.record(session, "LF.PA.3.rotation", 1e-9)
     before = (session.out / "01_completeness.json").read_text()

@@ -16,7 +16,10 @@ def masked_by_hand(inputs, attribution, share, baseline):
     out = inputs.clone()
     for i in range(len(inputs)):
         importance = attribution[i].abs().sum(0)
-        order = sorted(((importance[r, c].item(), r, c) for r in range(importance.shape[0]) for c in range(importance.shape[1])), reverse=True)
+        order = sorted(
+            ((importance[r, c].item(), r, c) for r in range(importance.shape[0]) for c in range(importance.shape[1])),
+            reverse=True,
+        )
         for _, r, c in order[: int(share * importance.numel())]:
             out[i, :, r, c] = baseline[i, :, r, c]
     return out
@@ -53,7 +56,10 @@ def test_masking_ten_thousand_mnist_maps_is_fast():
     assert min(times) < 1.0
 
 
-@pytest.mark.parametrize(("attribution", "share", "message"), [((2, 1, 4, 5), 0.2, "inputs' shape"), ((2, 1, 4, 4), 1.2, r"\[0, 1\], got 1.2")])
+@pytest.mark.parametrize(
+    ("attribution", "share", "message"),
+    [((2, 1, 4, 5), 0.2, "inputs' shape"), ((2, 1, 4, 4), 1.2, r"\[0, 1\], got 1.2")],
+)
 def test_masking_names_bad_arguments(attribution, share, message):
     with pytest.raises(ValueError, match=message):
         metrics.mask_most_important(torch.rand(2, 1, 4, 4), torch.rand(attribution), share, torch.zeros(1))
@@ -86,7 +92,9 @@ def test_correlation_of_constant_maps_is_not_a_number_or_an_error():
 
 def test_the_interval_covers_the_mean_as_often_as_it_says():
     generator = np.random.default_rng(0)
-    hits = [low <= 2 <= high for _, low, high in (metrics.mean_interval(generator.normal(2, 1, 4)) for _ in range(2_000))]
+    hits = [
+        low <= 2 <= high for _, low, high in (metrics.mean_interval(generator.normal(2, 1, 4)) for _ in range(2_000))
+    ]
     assert np.mean(hits) == pytest.approx(0.95, abs=0.02)
 
 

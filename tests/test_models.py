@@ -15,7 +15,20 @@ def kinds(module):
 
 def test_table_5_as_printed():
     encoder, decoder = autoencoders.image_encoder(4), autoencoders.image_decoder(4)
-    assert kinds(encoder) == ["Conv2d", "ReLU", "Conv2d", "ReLU", "BatchNorm2d", "ReLU", "Conv2d", "ReLU", "Flatten", "Linear", "ReLU", "Linear"]
+    assert kinds(encoder) == [
+        "Conv2d",
+        "ReLU",
+        "Conv2d",
+        "ReLU",
+        "BatchNorm2d",
+        "ReLU",
+        "Conv2d",
+        "ReLU",
+        "Flatten",
+        "Linear",
+        "ReLU",
+        "Linear",
+    ]
     assert [p.shape[0] for n, p in encoder.named_parameters() if n.endswith("weight")] == [8, 16, 16, 32, 128, 4]
     assert kinds(decoder)[-1] == "Sigmoid"
     images = torch.rand(3, 1, 28, 28)
@@ -31,7 +44,12 @@ def test_no_relu_is_used_twice_since_deeplift_forbids_it():
 
 def test_table_6_as_printed():
     model = sequences.ecg_autoencoder(latent=32)
-    assert [(m.input_size, m.hidden_size) for m in model.modules() if isinstance(m, nn.LSTM)] == [(1, 64), (64, 32), (32, 32), (32, 64)]
+    assert [(m.input_size, m.hidden_size) for m in model.modules() if isinstance(m, nn.LSTM)] == [
+        (1, 64),
+        (64, 32),
+        (32, 32),
+        (32, 64),
+    ]
     assert model(torch.rand(2, 140, 1)).shape == (2, 140, 1)
 
 
@@ -57,7 +75,7 @@ def test_table_7_keeps_the_resolution_of_small_images():
     encoder = simclr.cifar_resnet18().eval()
     assert encoder(torch.rand(2, 3, 32, 32)).shape == (2, 512)
     assert encoder.conv1.stride == (1, 1) and isinstance(encoder.maxpool, nn.Identity)
-    head = simclr.projected(encoder, 512).decoder
+    head = simclr.projected(encoder, 512).head
     assert [(m.in_features, m.out_features) for m in head if isinstance(m, nn.Linear)] == [(512, 2048), (2048, 128)]
     assert simclr.small_encoder(8)(torch.rand(2, 3, 32, 32)).shape == (2, 32)
 

@@ -12,7 +12,11 @@ import regression  # noqa: E402
 
 
 def records(values, **extra):
-    return [{"profile": "quick", "dataset": "mnist", "id": "LF.F2a.ig-highest", "value": v, "low": v - 0.1, "high": v + 0.1} | extra for v in values]
+    return [
+        {"profile": "quick", "dataset": "mnist", "id": "LF.F2a.ig-highest", "value": v, "low": v - 0.1, "high": v + 0.1}
+        | extra
+        for v in values
+    ]
 
 
 def test_a_settled_sign_stays_a_sign():

@@ -16,7 +16,7 @@ def test_same_seed_same_draws_from_every_generator():
     draws = []
     for _ in range(2):
         start("x", "smoke", seed=3)
-        draws.append((torch.rand(3).tolist(), np.random.rand(3).tolist()))
+        draws.append((torch.rand(3).tolist(), np.random.rand(3).tolist()))  # noqa: NPY002
     assert draws[0] == draws[1]
     start("x", "smoke", seed=4)
     assert torch.rand(3).tolist() != draws[0][0]
@@ -37,9 +37,14 @@ def test_a_new_run_starts_with_an_empty_record(tmp_path):
     assert not (tmp_path / "smoke" / "x.json").exists() and (tmp_path / "smoke" / "y.json").exists()
 
 
-@pytest.mark.parametrize(("arguments", "message"), [(("x", "fast"), "profile must be one of smoke, quick, paper, got 'fast'"),
-                                                    (("x", "smoke", -1), "seed must be a non-negative integer, got -1"),
-                                                    (("x", "smoke", 0.5), "seed must be a non-negative integer, got 0.5")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("x", "fast"), "profile must be one of smoke, quick, paper, got 'fast'"),
+        (("x", "smoke", -1), "seed must be a non-negative integer, got -1"),
+        (("x", "smoke", 0.5), "seed must be a non-negative integer, got 0.5"),
+    ],
+)
 def test_bad_arguments_are_named_and_nothing_is_written(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         start(*arguments)

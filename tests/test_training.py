@@ -28,7 +28,9 @@ def linear():
 
 def test_a_linear_model_finds_the_weights_of_a_linear_law():
     model, data = linear(), problem()
-    history = fit(model, square, data, epochs=200, batch_size=16, optimiser=torch.optim.Adam(model.parameters(), lr=0.05))
+    history = fit(
+        model, square, data, epochs=200, batch_size=16, optimiser=torch.optim.Adam(model.parameters(), lr=0.05)
+    )
     assert torch.allclose(model.weight, torch.tensor([[1.0, 2.0, -1.0]]), atol=1e-2)
     assert history.train[-1] < 1e-3 * history.train[0] and not model.training
 
@@ -36,9 +38,13 @@ def test_a_linear_model_finds_the_weights_of_a_linear_law():
 def test_an_interrupted_run_resumes_to_the_same_weights(tmp_path):
     whole, parts = linear(), linear()
     fit(whole, noisy, problem(), epochs=6, batch_size=16, validation=problem(), patience=5)
-    fit(parts, noisy, problem(), epochs=3, batch_size=16, validation=problem(), patience=5, checkpoint=tmp_path / "c.pt")
+    fit(
+        parts, noisy, problem(), epochs=3, batch_size=16, validation=problem(), patience=5, checkpoint=tmp_path / "c.pt"
+    )
     parts = linear()
-    history = fit(parts, noisy, problem(), epochs=6, batch_size=16, validation=problem(), patience=5, checkpoint=tmp_path / "c.pt")
+    history = fit(
+        parts, noisy, problem(), epochs=6, batch_size=16, validation=problem(), patience=5, checkpoint=tmp_path / "c.pt"
+    )
     assert torch.equal(whole.weight, parts.weight) and len(history.train) == 6
     assert not list(tmp_path.glob("*.part"))
 
@@ -46,8 +52,16 @@ def test_an_interrupted_run_resumes_to_the_same_weights(tmp_path):
 def test_early_stopping_returns_the_best_epoch():
     model, (x, y) = linear(), problem()
     # Labels of the opposite sign: every step of training makes the validation loss worse.
-    history = fit(model, square, (x, y), epochs=50, batch_size=16, validation=(x, -y), patience=3,
-                  optimiser=torch.optim.Adam(model.parameters(), lr=0.05))  # fmt: skip
+    history = fit(
+        model,
+        square,
+        (x, y),
+        epochs=50,
+        batch_size=16,
+        validation=(x, -y),
+        patience=3,
+        optimiser=torch.optim.Adam(model.parameters(), lr=0.05),
+    )
     assert len(history.train) < 50 and len(history.train) == history.best_epoch + 4
     assert evaluate(model, square, (x, -y)) == pytest.approx(min(history.validation))
 
@@ -56,19 +70,34 @@ def test_snapshots_are_copies_at_the_asked_epochs():
     model = linear()
     history = fit(model, square, problem(), epochs=6, batch_size=16, snapshot_every=2)
     assert len(history.snapshots) == 3
-    assert torch.equal(history.snapshots[-1]["weight"], model.weight) and not torch.equal(history.snapshots[0]["weight"], model.weight)
+    assert torch.equal(history.snapshots[-1]["weight"], model.weight) and not torch.equal(
+        history.snapshots[0]["weight"], model.weight
+    )
 
 
 def test_divergence_is_an_error_and_the_last_finite_weights_stay():
     model = linear()
     with pytest.raises(FloatingPointError, match="diverging: the loss is .* in epoch"):
-        fit(model, square, problem(), epochs=200, batch_size=16, optimiser=torch.optim.SGD(model.parameters(), lr=1e4), name="diverging")
+        fit(
+            model,
+            square,
+            problem(),
+            epochs=200,
+            batch_size=16,
+            optimiser=torch.optim.SGD(model.parameters(), lr=1e4),
+            name="diverging",
+        )
     assert torch.isfinite(model.weight).all() and not model.training
 
 
-@pytest.mark.parametrize(("data", "options", "message"), [((torch.rand(3, 3), torch.rand(2, 1)), {}, r"lengths \[3, 2\]"),
-                                                          ((torch.rand(0, 3), torch.rand(0, 1)), {}, "non-empty"),
-                                                          (None, {"patience": 2}, "patience needs validation")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "options", "message"),
+    [
+        ((torch.rand(3, 3), torch.rand(2, 1)), {}, r"lengths \[3, 2\]"),
+        ((torch.rand(0, 3), torch.rand(0, 1)), {}, "non-empty"),
+        (None, {"patience": 2}, "patience needs validation"),
+    ],
+)
 def test_bad_arguments(data, options, message):
     with pytest.raises(ValueError, match=message):
         fit(linear(), square, data or problem(), epochs=1, **options)

@@ -19,8 +19,9 @@ def load(name: str, *, train=None, test=None, seed=0, root=None, download=False,
     """Load a data set by its name, or the embedded one that stands in for it.
 
     Embedded, always at hand: `digits`, `heartbeats`, `photographs`, `sprites`. Real, with their stand-ins: `mnist`
-    (digits), `ecg5000` (heartbeats), `cifar10` (photographs), `dsprites` (sprites). A stand-in is announced by a warning, carries its own name, says in
-    its provenance what it replaces and why, and gives all it has where more was asked for.
+    (digits), `ecg5000` (heartbeats), `cifar10` (photographs), `dsprites` (sprites). A stand-in is announced by a
+    warning, carries its own name, says in its provenance what it replaces and why, and gives all it has where more was
+    asked for.
 
     Args:
         name: one of the above.

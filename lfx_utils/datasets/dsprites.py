@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import FAULTS, Unavailable, data_root, fetch
-from .sprites import N, SIDE, Sprites, divide, split
+from .base import Unavailable, data_root, fetch
+from .sprites import SIDE, N, Sprites, divide, split
 
 STAND_IN = "sprites"
 OFFICIAL = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
@@ -51,28 +51,26 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Sprites:
     official, packs = folder / OFFICIAL, [folder / name for name in PACKS if (folder / name).is_file()]
     if download and not official.is_file():
         _download(official)
-    try:
-        if official.is_file():
-            _verify(official, "md5", MD5)
-            parts, images, how = split(), _scan(official), "DeepMind's file, MD5 checked"
-        elif packs:
-            held, images = _unpack(packs)
-            parts = [part[torch.isin(part, held)] for part in split()]
-            how = f"{len(held)} of DeepMind's images, SHA-256 checked"
-        else:
-            raise Unavailable(f"there is neither {OFFICIAL} nor a packed part of it in {folder}")
-        return divide("dsprites", parts, images, (train, test), seed, f"dSprites from {how}.")
-    except FAULTS as error:
-        # A size that the set does not have is the caller's fault, not the file's.
-        if isinstance(error, Unavailable) or (isinstance(error, ValueError) and "must be None or an integer" in str(error)):
-            raise
-        raise Unavailable(f"dSprites in {folder} is damaged ({error})") from error
+    if official.is_file():
+        _verify(official, "md5", MD5)
+        parts, images, how = split(), _scan(official), "DeepMind's file, MD5 checked"
+    elif packs:
+        held, images = _unpack(packs)
+        parts = [part[torch.isin(part, held)] for part in split()]
+        how = f"{len(held):,} of DeepMind's images, SHA-256 checked"
+    else:
+        raise Unavailable(f"there is neither {OFFICIAL} nor a packed part of it in {folder}")
+    return divide("dsprites", parts, images, (train, test), seed, f"dSprites from {how}.")
 
 
 def _verify(path: Path, method: str, expected: str) -> None:
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, method).hexdigest() != expected:
-            raise Unavailable(f"{path} is not the known file (its checksum differs)")
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, method).hexdigest()
+    except OSError as error:
+        raise Unavailable(f"{path} cannot be read ({error})") from error
+    if digest != expected:
+        raise Unavailable(f"{path} is not the known file (its checksum differs)")
 
 
 def _unpack(packs: list[Path]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

@@ -39,8 +39,8 @@ class Sprites(Dataset):
 def load(train=None, test=None, seed=0, root=None, download=False) -> Sprites:
     """Load generated sprites, 64 × 64 and either 0 or 1; the baseline is a black image.
 
-    Nine tenths of the indices are for training, one tenth for testing, always the same ones (`split`). Orientations 0 and
-    39 are 0 and 2π, as in dSprites: the two pictures are the same, and may lie on the two sides of the split.
+    Nine tenths of the indices are for training, one tenth for testing, always the same ones (`split`). Orientations 0
+    and 39 are 0 and 2π, as in dSprites: the two pictures are the same, and may lie on the two sides of the split.
 
     Args:
         train: how many training examples (at most 663,552), None for 18,000.

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 from torch.func import grad, jacrev, jvp, vjp, vmap
 
-from lfx_utils.examples.gradients import Problem, Rows, block_size, columns, stack, with_bias
+from lfx_utils.examples.gradients import Problem, block_size
+from lfx_utils.examples.recurrent import written_out
+from lfx_utils.examples.rows import Rows, columns, stack, with_bias
 
 Product = Callable[[Tensor], Tensor]
 
@@ -26,7 +28,8 @@ def jacobian(setting: Problem, examples: Tensor, draws: int, seed: int, size: in
     for draw in range(draws):
         for block in examples.split(block_size(weights, size)):
             setting.seed = seed + draw
-            (by_weight, by_tap), activations = by_example(weights, taps, block)
+            with written_out(setting.model):
+                (by_weight, by_tap), activations = by_example(weights, taps, block)
             outer = [
                 (by_tap[name].flatten(0, 1), with_bias(layer, activations[name]).repeat_interleave(size, 0))
                 for name, layer in setting.layers.items()
@@ -49,9 +52,10 @@ def behind(setting: Problem, examples: Tensor, seed: int) -> tuple[Tensor, Tenso
     taps = setting.zero_taps(examples)
     zero = examples.new_zeros(sum(shape.numel() for shape in shapes))
     slopes, bends = [], []
-    for block in examples.split(max(1, 200 // len(zero))):
-        for derivative, found in ((grad(value), slopes), (jacrev(grad(value)), bends)):
-            found.append(vmap(derivative, (None, 0), randomness="same")(zero, block))
+    with written_out(setting.model):
+        for block in examples.split(max(1, 256 // len(zero))):
+            slopes.append(vmap(grad(value), (None, 0), randomness="same")(zero, block))
+            bends.append(vmap(jacrev(grad(value)), (None, 0), randomness="same")(zero, block))
     values, vectors = torch.linalg.eigh(torch.cat(bends))
     return torch.cat(slopes), (vectors * values.clamp_min(0).unsqueeze(1)) @ vectors.transpose(1, 2)
 
@@ -71,7 +75,8 @@ def hessian_product(setting: Problem, examples: Tensor, draws: int, seed: int) -
         for draw in range(draws):
             for block in examples.split(100):
                 setting.seed = seed + draw
-                result += vmap(one, (0, None), randomness="same", chunk_size=16)(vectors, block)
+                with written_out(setting.model, second_order=True):
+                    result += vmap(one, (0, None), randomness="same", chunk_size=16)(vectors, block)
         return result / (draws * len(examples))
 
     return product
@@ -94,7 +99,8 @@ def gauss_newton_product(setting: Problem, examples: Tensor, draws: int, seed: i
         for draw in range(draws):
             for block, bend in zip(examples.split(100), bends[draw].split(100)):
                 setting.seed = seed + draw
-                result += vmap(one, (0, None, None), randomness="same", chunk_size=16)(vectors, block, bend)
+                with written_out(setting.model, second_order=True):
+                    result += vmap(one, (0, None, None), randomness="same", chunk_size=16)(vectors, block, bend)
         return result / (draws * len(examples))
 
     return product

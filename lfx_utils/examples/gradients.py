@@ -1,48 +1,16 @@
-"""Per-example gradients of the encoder's parameters, and their inner products, without ever storing what can be factored."""
+"""Per-example gradients of a loss with respect to the encoder's parameters."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lfx_utils.examples import recurrent
+from lfx_utils.examples.rows import Rows, columns, stack, with_bias
 
 Loss = Callable[[nn.Module, Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """R gradients as rows of a matrix `(R, P)`: some columns as they are, a linear layer's as an outer product δ ⊗ (a, 1)."""
-
-    dense: Tensor
-    outer: list[tuple[Tensor, Tensor]]
-
-    def __len__(self) -> int:
-        return len(self.dense)
-
-
-def inner(first: Rows, second: Rows) -> Tensor:
-    """Inner products of all rows of one matrix with all rows of the other, `(R₁, R₂)`.
-
-    A linear layer contributes ⟨δ, δ'⟩⟨a, a'⟩, which never forms its gradient: for the MNIST encoder of LF Table 5 that
-    leaves 6 of 43 thousand columns to multiply.
-    """
-    total = first.dense @ second.dense.T
-    for (delta, activation), (other_delta, other_activation) in zip(first.outer, second.outer, strict=True):
-        total.addcmul_(delta @ other_delta.T, activation @ other_activation.T)
-    return total
-
-
-def stack(parts: list[Rows]) -> Rows:
-    """Put matrices of rows on top of each other."""
-    pairs = zip(*(part.outer for part in parts))
-    outer = [tuple(torch.cat(column) for column in zip(*layer)) for layer in pairs]
-    return Rows(torch.cat([part.dense for part in parts]), outer)
 
 
 class Problem:
@@ -61,6 +29,9 @@ class Problem:
         self.shifts: list[Tensor] = []
         self.activations: dict[str, Tensor] = {}
         self.latents: list[Tensor] = []
+        # torch has no batching rule for the fused recurrent kernels, and one example after the other is faster with them
+        # than all at once without.
+        self.recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
         # What the noise in the loss is drawn from, anew in every evaluation; None lets the generator run on.
         self.seed: int | None = None
 
@@ -97,7 +68,7 @@ class Problem:
 
 @contextmanager
 def problem(
-    model: nn.Module, loss: Loss, part: str, example: Tensor, *, training: bool = False, factor: bool = True, second_order: bool = False
+    model: nn.Module, loss: Loss, part: str, example: Tensor, *, training: bool = False, factor: bool = True
 ) -> Iterator[Problem]:
     """Prepare `model` for per-example derivatives, and leave it as it was found.
 
@@ -108,7 +79,6 @@ def problem(
         example: one example `(…)`, to see what the loss calls.
         training: put the model into training mode (batch norm over the single example) instead of evaluation mode.
         factor: keep linear layers' gradients as outer products where an example passes them as a single row.
-        second_order: derivatives of second order with respect to the parameters are wanted.
 
     Raises:
         ValueError: no such submodule, or one without parameters.
@@ -123,14 +93,13 @@ def problem(
     modes = [(module, module.training) for module in modules]
     norms = [(module, module.track_running_stats) for module in modules if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     fast_path = torch.backends.mha.get_fastpath_enabled()
-    written_out, hooks = [], []
+    hooks = []
     try:
         model.train(training)
         for module, tracks in norms:
             # Without statistics to track, training mode normalises by the batch and leaves the buffers alone.
             module.track_running_stats = tracks and not training
         torch.backends.mha.set_fastpath_enabled(False)
-        written_out = recurrent.write_out(model, second_order)
         if factor:
             setting.layers = _single_row_layers(setting, example)
             for name, layer in setting.layers.items():
@@ -143,7 +112,6 @@ def problem(
     finally:
         for hook in hooks:
             hook.remove()
-        recurrent.restore(written_out)
         torch.backends.mha.set_fastpath_enabled(fast_path)
         for module, mode in modes:
             module.training = mode
@@ -162,39 +130,49 @@ def loss_gradients(setting: Problem, examples: Tensor, *, draws: int = 1, seed: 
     Returns:
         n rows.
     """
-    weights, shifts = setting.weights(), []
-    taps = setting.zero_taps(examples)
-
-    def value(weights, taps, example):
-        value, activations, _ = setting(weights, taps, shifts, example)
-        return value, activations
-
-    gradient = vmap(grad(value, (0, 1), has_aux=True), (None, None, 0), randomness="different" if seed is None else "same")
+    by_example = _one_by_one if setting.recurrent else _together
     blocks = []
-    for block in examples.split(block_size(weights)):
-        total = None
+    for block in examples.split(block_size(setting.weights())):
+        found = []
         for draw in range(draws):
             setting.seed = None if seed is None else seed + draw
-            (by_weight, by_tap), activations = gradient(weights, taps, block)
-            dense = columns(by_weight, len(block), block)
-            total = dense if total is None else total + dense
-        blocks.append(Rows(total / draws, [(by_tap[name], with_bias(layer, activations[name])) for name, layer in setting.layers.items()]))
+            found.append(by_example(setting, block))
+        # Outer products are kept for a single draw only: `problem` is told not to factor otherwise.
+        blocks.append(found[0] if draws == 1 else Rows(sum(rows.dense for rows in found) / draws, []))
     return stack(blocks)
 
 
+def _together(setting: Problem, block: Tensor) -> Rows:
+    def value(weights, taps, example):
+        return setting(weights, taps, [], example)[:2]
+
+    randomness = "different" if setting.seed is None else "same"
+    gradient = vmap(grad(value, (0, 1), has_aux=True), (None, None, 0), randomness=randomness)
+    (by_weight, by_tap), activations = gradient(setting.weights(), setting.zero_taps(block), block)
+    outer = [(by_tap[name], with_bias(layer, activations[name])) for name, layer in setting.layers.items()]
+    return Rows(columns(by_weight, len(block), block), outer)
+
+
+def _one_by_one(setting: Problem, block: Tensor) -> Rows:
+    weights = {name: tensor.clone().requires_grad_() for name, tensor in setting.weights().items()}
+    taps = {name: tap.requires_grad_() for name, tap in setting.zero_taps(block).items()}
+    rows = []
+    # cuDNN refuses to differentiate recurrent layers in evaluation mode.
+    with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
+        for example in block:
+            value, activations, _ = setting(weights, taps, [], example)
+            slopes = torch.autograd.grad(value, [*weights.values(), *taps.values()])
+            by_weight, by_tap = dict(zip(weights, slopes)), dict(zip(taps, slopes[len(weights) :]))
+            outer = [
+                (by_tap[name][None], with_bias(layer, activations[name].detach()[None])) for name, layer in setting.layers.items()
+            ]
+            rows.append(Rows(columns(by_weight, 1, block), outer))
+    return stack(rows)
+
+
 def block_size(weights: Mapping[str, Tensor], rows: int = 1) -> int:
-    """Examples to differentiate at once, `rows` gradients each, in at most 256 MB."""
-    return max(1, min(200, 2**26 // (rows * sum(tensor.numel() for tensor in weights.values()) + 1)))
-
-
-def columns(by_weight: Mapping[str, Tensor], rows: int, like: Tensor) -> Tensor:
-    """Flatten gradients by parameter to `(rows, P')`, also where there are none."""
-    return torch.cat([like.new_zeros(rows, 0), *(gradient.reshape(rows, -1) for gradient in by_weight.values())], 1)
-
-
-def with_bias(layer: nn.Linear, activation: Tensor) -> Tensor:
-    """A linear layer's inputs `(n, in)`, with a one for its bias."""
-    return activation if layer.bias is None else F.pad(activation, (0, 1), value=1.0)
+    """Examples to differentiate at once, `rows` gradients each, in about 256 MB."""
+    return max(1, min(200, 256 // rows, 2**26 // (rows * sum(tensor.numel() for tensor in weights.values()) + 1)))
 
 
 class _Call(nn.Module):

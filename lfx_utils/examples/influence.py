@@ -4,10 +4,12 @@ import warnings
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from lfx_utils import checks
 from lfx_utils.examples import curvature as curvatures
-from lfx_utils.examples.gradients import Loss, Problem, inner, loss_gradients, problem
+from lfx_utils.examples.gradients import Loss, Problem, loss_gradients, problem
+from lfx_utils.examples.rows import inner
 
 
 def influence(
@@ -34,7 +36,7 @@ def influence(
     never negative; the Hessian itself seldom is positive definite for a network, even at the end of training.
 
     - `"direct"` solves with the Gauss–Newton matrix exactly, in the space of the N·D latent directions if these are fewer
-      than the P parameters: (λI + JᵀBJ)⁻¹Jᵀ = Jᵀ(λI + BJJᵀ)⁻¹. `draws` multiplies D.
+      than the P parameters: (λI + JᵀBJ)⁻¹Jᵀ = Jᵀ(λI + BJJᵀ)⁻¹. `draws` multiplies D; memory grows as 30 (N·D)² bytes.
     - `"cg"`: conjugate gradients with products of either curvature, to a relative residual of `tolerance`.
     - `"lissa"`: Algorithm 2 on the damped and scaled Hessian, v ← ∇L + v − (H + λI)v/σ, with the Hessian of `samples`
       fresh training examples a step. LF's code takes σ = 1,000, 100 steps and one sample with, in these units, λ = 1: it
@@ -71,8 +73,7 @@ def influence(
         raise ValueError(f"curvature must be 'gauss-newton', or 'hessian' unless solver is 'direct', got {curvature!r}.")
     if damping < 0 or draws < 1:
         raise ValueError(f"damping must not be negative and draws at least 1, got {damping} and {draws}.")
-    iterative = solver != "direct"
-    with problem(model, loss, part, train[0], factor=not iterative and draws == 1, second_order=iterative) as setting:
+    with problem(model, loss, part, train[0], factor=solver == "direct" and draws == 1) as setting:
         if solver == "direct":
             return _direct(setting, test, train, damping, draws, seed).to(test.dtype)
         ours = loss_gradients(setting, test, draws=draws, seed=seed).dense
@@ -128,7 +129,7 @@ def _conjugate_gradients(product: curvatures.Product, right: Tensor, damping: fl
     solution, residual = torch.zeros_like(right), right.clone()
     direction, square = residual.clone(), residual.square().sum(1)
     goal, steepest = tolerance**2 * square, 0.0
-    for _ in range(steps):
+    for _ in tqdm(range(steps), desc="conjugate gradients", leave=False, disable=None):
         rows = (square > goal).nonzero().squeeze(1)
         if not len(rows):
             return solution
@@ -158,7 +159,7 @@ def _lissa(
 ) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     estimate, norm = right.clone(), right.norm(dim=1)
-    for step in range(depth):
+    for step in tqdm(range(depth), desc="LiSSA", leave=False, disable=None):
         chosen = train if samples >= len(train) else train[torch.randint(len(train), (samples,), generator=generator)]
         product = curvatures.hessian_product(setting, chosen, draws, seed)
         estimate = right + estimate - (product(estimate) + damping * estimate) / scale

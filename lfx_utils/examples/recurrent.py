@@ -1,38 +1,36 @@
-"""An LSTM written out in single steps, since the fused one has no per-example gradients (no batching rule in torch)."""
+"""An LSTM written out in single steps, since torch cannot batch or twice differentiate the fused one."""
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def write_out(model: nn.Module, second_order: bool = False) -> list[nn.LSTM]:
-    """Make every LSTM of `model` run step by step; undo it with `restore`.
+@contextmanager
+def written_out(model: nn.Module, second_order: bool = False) -> Iterator[None]:
+    """Within this context every LSTM of `model` runs step by step.
 
     Args:
         model: any module.
         second_order: keep derivatives of every order with respect to the weights, at several times the cost.
 
-    Returns:
-        The LSTMs that were changed.
-
     Raises:
         ValueError: a recurrent layer that cannot be written out (GRU, plain RNN, bidirectional, projected).
     """
-    found = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
-    for module in found:
-        if not isinstance(module, nn.LSTM) or module.bidirectional or module.proj_size:
-            raise ValueError(f"Per-example gradients know one-directional LSTMs without projection; the model holds {module}.")
-    for module in found:
-        module.forward = functools.partial(_lstm, module, second_order)
-    return found
-
-
-def restore(changed: list[nn.LSTM]) -> None:
-    """Give the LSTMs changed by `write_out` their own `forward` back."""
-    for module in changed:
-        del module.forward
+    layers = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
+    for layer in layers:
+        if not isinstance(layer, nn.LSTM) or layer.bidirectional or layer.proj_size:
+            raise ValueError(f"The curvature is known of one-directional LSTMs without projection only; the model holds {layer}.")
+    try:
+        for layer in layers:
+            layer.forward = functools.partial(_lstm, layer, second_order)
+        yield
+    finally:
+        for layer in layers:
+            vars(layer).pop("forward", None)
 
 
 def _lstm(module: nn.LSTM, second_order: bool, inputs: Tensor, state: tuple[Tensor, Tensor] | None = None):

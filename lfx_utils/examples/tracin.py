@@ -4,9 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from lfx_utils import checks
-from lfx_utils.examples.gradients import Loss, inner, loss_gradients, problem
+from lfx_utils.examples.gradients import Loss, loss_gradients, problem
+from lfx_utils.examples.rows import inner
 
 
 def tracin(
@@ -65,7 +67,7 @@ def tracin(
             layer.in_features + layer.out_features + 1 for layer in setting.layers.values()
         )
         at_once = max(1, int(memory * 2**20 / (columns * train.element_size())))
-        for state, learning_rate in checkpoints:
+        for state, learning_rate in tqdm(checkpoints, desc="TracIn", unit="checkpoint", leave=False, disable=None):
             setting.load(state)
             for start in range(0, len(train), at_once):
                 gradients = loss_gradients(setting, train[start : start + at_once], draws=draws, seed=fixed)

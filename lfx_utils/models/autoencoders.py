@@ -1,4 +1,4 @@
-"""The MNIST autoencoder of LF Table 5, shared by the denoising, inpainting, reconstruction and classification encoders."""
+"""The MNIST autoencoder of LF Table 5, which all the pretext tasks share."""
 
 from torch import Tensor, nn
 

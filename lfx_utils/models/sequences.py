@@ -63,7 +63,9 @@ class WindowTransformer(nn.Module):
         self.embed = nn.Linear(window, width)
         self.position = nn.Parameter(0.02 * torch.randn(1, steps // window, width))
         self.blocks = nn.TransformerEncoder(
-            nn.TransformerEncoderLayer(width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True),
+            nn.TransformerEncoderLayer(
+                width, 4, 2 * width, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
+            ),
             depth,
             enable_nested_tensor=False,
         )

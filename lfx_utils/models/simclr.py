@@ -1,13 +1,12 @@
 """SimCLR for CIFAR-10: the ResNet-18 of LF Table 7, a smaller network for two cores, augmentation and loss."""
 
 import math
+from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models import resnet18
-
-from lfx_utils.models.autoencoders import Autoencoder
 
 
 def cifar_resnet18() -> nn.Module:
@@ -35,10 +34,10 @@ def small_encoder(width: int = 32) -> nn.Sequential:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
 
-def projected(encoder: nn.Module, features: int, hidden: int = 2048, output: int = 128) -> Autoencoder:
-    """Put the projection head f_p of LF Table 7 behind an encoder that returns `(B, features)`."""
+def projected(encoder: nn.Module, features: int, hidden: int = 2048, output: int = 128) -> nn.Sequential:
+    """Put the projection head f_p of LF Table 7 behind an encoder of `(B, features)`; the parts are `encoder` and `head`."""
     head = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, output))
-    return Autoencoder(encoder, head)
+    return nn.Sequential(OrderedDict(encoder=encoder, head=head))
 
 
 def augment(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -56,6 +55,7 @@ def augment(images: Tensor, generator: torch.Generator | None = None) -> Tensor:
 
     Source: Chen et al. 2020, Appendix A.
     """
+
     def uniform(low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(len(images), 1, 1, 1, generator=generator).to(images)
 

@@ -22,8 +22,8 @@ class VAE(nn.Module):
 
     Table 8 is S = 32 with d_H = 3 (MNIST, which the released code enlarges from 28), Table 9 is S = 64 with d_H = 6
     (dSprites); RE's text has these latent sizes the other way round. Three misprints of the tables are not followed: a
-    ReLU after the layer that gives µ and log σ, an output padding where 4 → 8 → 16 → 32 needs a padding, and in Table 9 a
-    convolution that should be a transposed one.
+    ReLU after the layer that gives µ and log σ, an output padding where 4 → 8 → 16 → 32 needs a padding, and in Table 9
+    a convolution that should be a transposed one.
 
     Args:
         size: S, a power of 2 from 8; each stage halves it down to 4.
@@ -95,8 +95,9 @@ def resize(images: Tensor, size: int = 32) -> Tensor:
 def weights(kind: str, beta: float) -> tuple[float, float]:
     """Weights (on the KL divergence, on the total correlation) that make `objective` a β-VAE or a β-TC-VAE.
 
-    Chen et al. split E KL(q(h|x) ‖ p) into mutual information + total correlation + KL of the units' marginals, and weigh
-    the second with β. That is the whole KL once and the total correlation β − 1 times. So at β = 1 the two VAEs are the same.
+    Chen et al. split E KL(q(h|x) ‖ p) into mutual information, total correlation and the KL of the units' marginals,
+    and weigh the second with β. That is the whole KL once, for which there is a closed form, and the total correlation
+    β − 1 times. So at β = 1 the two VAEs are the same.
 
     Args:
         kind: `"beta"` or `"tc"`.
@@ -123,7 +124,7 @@ def objective(model, images: Tensor, noise: Tensor, kl_weight, tc_weight, total:
         images: `(B, 1, S, S)` in [0, 1].
         noise: ε `(B, D)`.
         kl_weight, tc_weight: as given by `weights`; tensors without axes where several models train at once.
-        total: size of the training set, for the stratified estimate of the total correlation; None for the weighted one.
+        total: size of the training set for the stratified estimate of the total correlation, None for the weighted one.
 
     Source: LF, App. C.3; Chen et al. (2018), Eq. 4.
     """
@@ -133,7 +134,7 @@ def objective(model, images: Tensor, noise: Tensor, kl_weight, tc_weight, total:
 
 
 def reconstruction(images: Tensor, logits: Tensor) -> Tensor:
-    """−log p(x|h) of independent Bernoulli pixels, summed over pixels, a mean over the batch (as in the released code)."""
+    """−log p(x|h) of Bernoulli pixels, summed over pixels, a mean over the batch (as in the released code)."""
     return F.binary_cross_entropy_with_logits(logits, images, reduction="sum") / len(images)
 
 
@@ -145,36 +146,44 @@ def divergence(mean: Tensor, log_std: Tensor) -> Tensor:
 def total_correlation(sample: Tensor, mean: Tensor, log_std: Tensor, total: int | None = None) -> Tensor:
     """Estimate KL(q(h) ‖ ∏ q(h_j)) from one batch, where q(h) mixes the posteriors of the whole training set.
 
-    Weighted: q(h) is taken as the batch's own mixture. Chen et al. divide it by the size of the training set as well, a
-    constant that no gradient sees and that would add (D − 1) log N here.
-    Stratified: unbiased for q(h). With M = B − 1 other images of N, a sample's own posterior weighs 1/N, one other
-    (N − M)/(NM), the rest 1/M. The released code puts the first two in columns 0 and 1 of all rows but one, so that
-    nearly every sample weighs its own posterior with 1/M; here they are where the text has them.
-
     Args:
         sample, mean, log_std: `(B, D)`, B ≥ 2; sample i comes from posterior i.
-        total: N for the stratified estimate, None for the weighted one.
+        total: N for the stratified estimate of q(h), None for the weighted one; see `mixture_weights`.
 
     Raises:
         ValueError: fewer than two rows, or a batch larger than the training set.
 
     Source: Chen et al. (2018), Section 4.1 and App. C.
     """
-    size = len(sample)
-    if size < 2:
-        raise ValueError(f"The total correlation needs a batch of at least 2 images, got {size}.")
-    if total is None:
-        log_weights = sample.new_full((size, size), -math.log(size))
-    elif total < size:
-        raise ValueError(f"total must be at least the batch's size {size}, got {total}.")
-    else:
-        others = size - 1
-        row = sample.new_full((size,), 1 / others)
-        row[0], row[1] = 1 / total, (total - others) / (total * others)
-        place = torch.arange(size, device=sample.device)
-        log_weights = row.log()[(place[None] - place[:, None]) % size]
+    log_weights = mixture_weights(len(sample), total).to(sample).log()
     scaled = (sample[:, None] - mean) * torch.exp(-log_std)
     log_density = -(scaled.square() + math.log(2 * math.pi)) / 2 - log_std  # (sample, posterior, unit)
     joint = torch.logsumexp(log_density.sum(2) + log_weights, 1)
     marginals = torch.logsumexp(log_density + log_weights[..., None], 1)
     return (joint - marginals.sum(1)).mean()
+
+
+def mixture_weights(size: int, total: int | None = None) -> Tensor:
+    """How much posterior j of a batch counts in the mixture that stands for q(h) at sample i, `(B, B)`; rows sum to 1.
+
+    Weighted (`total` None): all alike, the batch's own mixture. Chen et al. divide by N once more, a constant that no
+    gradient sees and that would raise the total correlation by (D − 1) log N.
+    Stratified: unbiased. With M = B − 1 other images of N, a sample's own posterior counts 1/N, one other (N − M)/(NM),
+    the rest 1/M. The released code gives the first two to columns 0 and 1 of nearly every row, so that a sample's own
+    posterior counts 1/M; here they are where the text has them.
+
+    Raises:
+        ValueError: B < 2, or N < B.
+
+    >>> mixture_weights(3, 10)[0].tolist() == torch.tensor([0.1, 0.4, 0.5]).tolist()
+    True
+    """
+    if size < 2 or (total is not None and total < size):
+        raise ValueError(f"A batch must hold 2 images at least and no more than total={total}, got {size}.")
+    if total is None:
+        return torch.full((size, size), 1 / size)
+    others = size - 1
+    weights = torch.full((size, size), 1 / others).fill_diagonal_(1 / total)
+    place = torch.arange(size)
+    weights[place, (place + 1) % size] = (total - others) / (total * others)
+    return weights
