@@ -84,7 +84,7 @@ def image_log_likelihood(images: Tensor, parts: Parts, background: Tensor, sigma
 def part_log_likelihood(poses: Tensor, presence: Tensor, objects: Objects) -> tuple[Tensor, Tensor]:
     """Log-density `(B,)` of `poses` `(B, M, 6)`, each a mixture of Gaussians at the objects' votes (Section 2.3).
 
-    A part's `presence` `(B, M)` is its density's exponent; `(B, K, M)`, also returned, is whose part it is likely to be.
+    A part's `presence` `(B, M)` is its density's exponent; `(B, K, M)`, also returned, is whose part it likely is.
     """
     bell = torch.distributions.Normal(objects.votes, objects.scale, validate_args=False).log_prob(poses[:, None])
     joint = (objects.presence / objects.presence.sum((1, 2), keepdim=True)).log() + bell.sum(-1)

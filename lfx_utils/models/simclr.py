@@ -35,7 +35,7 @@ def small_encoder(width: int = 32) -> nn.Sequential:
 
 
 def projected(encoder: nn.Module, features: int, hidden: int = 2048, output: int = 128) -> nn.Sequential:
-    """Put the projection head f_p of LF Table 7 behind an encoder of `(B, features)`; the parts are `encoder` and `head`."""
+    """Put the projection head f_p of LF Table 7 behind an encoder of `(B, features)`; its parts: `encoder`, `head`."""
     head = nn.Sequential(nn.Linear(features, hidden), nn.ReLU(), nn.Linear(hidden, output))
     return nn.Sequential(OrderedDict(encoder=encoder, head=head))
 
