@@ -82,7 +82,7 @@ def test_impossible_sizes(size):
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="cifar10, digits, ecg5000, heartbeats, mnist, photographs; got 'minst'"):
+    with pytest.raises(ValueError, match="cifar10, digits, dsprites, ecg5000, heartbeats, mnist, photographs, sprites; got 'minst'"):
         load("minst")
 
 

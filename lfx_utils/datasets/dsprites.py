@@ -49,10 +49,14 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Sprites:
     """
     folder = data_root(root) / "dsprites"
     official, packs = folder / OFFICIAL, [folder / name for name in PACKS if (folder / name).is_file()]
-    if download and not official.is_file():
+    try:
+        if official.is_file() or download:
+            _verify(official, "md5", MD5)
+    except Unavailable:
+        if not download:
+            raise
         _download(official)
     if official.is_file():
-        _verify(official, "md5", MD5)
         parts, images, how = split(), _scan(official), "DeepMind's file, MD5 checked"
     elif packs:
         held, images = _unpack(packs)

@@ -23,13 +23,14 @@ def jacobian(setting: Problem, examples: Tensor, draws: int, seed: int, size: in
         _, activations, outputs = setting(weights, taps, [], example)
         return _flat(outputs), activations
 
+    by_example = _one_by_one if setting.recurrent else vmap(
+        jacrev(latents, (0, 1), has_aux=True), (None, None, 0), randomness="same"
+    )
     taps, weights, rows = setting.zero_taps(examples), setting.weights(), []
-    by_example = vmap(jacrev(latents, (0, 1), has_aux=True), (None, None, 0), randomness="same")
     for draw in range(draws):
         for block in examples.split(block_size(weights, size)):
             setting.seed = seed + draw
-            with written_out(setting.model):
-                (by_weight, by_tap), activations = by_example(weights, taps, block)
+            (by_weight, by_tap), activations = by_example(weights, taps, block)
             outer = [
                 (by_tap[name].flatten(0, 1), with_bias(layer, activations[name]).repeat_interleave(size, 0))
                 for name, layer in setting.layers.items()
@@ -75,7 +76,7 @@ def hessian_product(setting: Problem, examples: Tensor, draws: int, seed: int) -
         for draw in range(draws):
             for block in examples.split(100):
                 setting.seed = seed + draw
-                with written_out(setting.model, second_order=True):
+                with written_out(setting.model):
                     result += vmap(one, (0, None), randomness="same", chunk_size=16)(vectors, block)
         return result / (draws * len(examples))
 
@@ -99,7 +100,7 @@ def gauss_newton_product(setting: Problem, examples: Tensor, draws: int, seed: i
         for draw in range(draws):
             for block, bend in zip(examples.split(100), bends[draw].split(100)):
                 setting.seed = seed + draw
-                with written_out(setting.model, second_order=True):
+                with written_out(setting.model):
                     result += vmap(one, (0, None, None), randomness="same", chunk_size=16)(vectors, block, bend)
         return result / (draws * len(examples))
 

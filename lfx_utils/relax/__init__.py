@@ -1,0 +1,16 @@
+"""RELAX: which parts of an input keep its representation where it is, and how sure that is.
+
+An input is masked at random many times; a pixel matters if the representations stay similar to the whole input's while
+it is kept. `masks` says what is hidden, `estimators` turns similarities and masks into maps, `control` needs fewer masks
+for the same error, `bounds` says how large the error can be, and `explainer` joins them as `RELAX(encoder).attribute(images)`.
+"""
+
+from lfx_utils.relax.bounds import bound_error, bound_masks, half_width
+from lfx_utils.relax.estimators import Moments, cosine, dot, rbf, two_pass, u_relax
+from lfx_utils.relax.explainer import RELAX, Evidence
+from lfx_utils.relax.masks import Blocks, Cells, Pixels, blur, noise
+
+__all__ = [
+    "RELAX", "Evidence", "Moments", "Cells", "Pixels", "Blocks", "noise", "blur", "cosine", "dot", "rbf",
+    "two_pass", "u_relax", "bound_error", "bound_masks", "half_width",
+]  # fmt: skip
