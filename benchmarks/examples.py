@@ -43,7 +43,12 @@ def images():
         print(data.provenance)
         return data.test, data.train, data.test_labels, data.train_labels
     print("Random images, since there are fewer than 1,000 real ones.")
-    return torch.rand(SIZE, 1, 28, 28), torch.rand(SIZE, 1, 28, 28), torch.randint(10, (SIZE,)), torch.randint(10, (SIZE,))
+    return (
+        torch.rand(SIZE, 1, 28, 28),
+        torch.rand(SIZE, 1, 28, 28),
+        torch.randint(10, (SIZE,)),
+        torch.randint(10, (SIZE,)),
+    )
 
 
 def trained(x):
@@ -112,22 +117,34 @@ def package(model, checkpoints, test, train, test_labels, train_labels, h_test, 
     trace(2, 2)
     seconds["TracIn"] = CHECKPOINTS * extrapolated(trace, [(60, 2), (2, 60), (60, 60)])
     seconds["influence"] = extrapolated(influences, [(60, 1), (1, 6), (60, 6)])
-    theirs, seconds["SimplEx"] = timed("lfxai SimplEx, 50 tests", lambda: SimplEx.compute_weights(h_test[:50], h_train), 1)
+    theirs, seconds["SimplEx"] = timed(
+        "lfxai SimplEx, 50 tests", lambda: SimplEx.compute_weights(h_test[:50], h_train), 1
+    )
     seconds["SimplEx"] *= SIZE / 50
-    rates, seconds["similarity rates"] = timed("lfxai similarity rates", lambda: their_rates(scores["TracIn"], train_labels, test_labels, list(COUNTS)))
+    rates, seconds["similarity rates"] = timed(
+        "lfxai similarity rates",
+        lambda: their_rates(scores["TracIn"], train_labels, test_labels, list(COUNTS)),
+    )
     neighbours = NearestNeighbours(model).attribute_loader("cpu", loader(train), loader(test))
 
     ours = tracin(model, mse, [(checkpoints[-1], 1.0)], test[:60], train[:60])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        lissa = influence(model, mse, test[:60], train[:6], damping=1.0, solver="lissa", scale=1_000.0, depth=100, samples=1)
+        lissa = influence(
+            model, mse, test[:60], train[:6], damping=1.0, solver="lissa", scale=1_000.0, depth=100, samples=1
+        )
     lissa *= 6 / SIZE
     pairs = {
         "TracIn": (ours, trace.found),
         "influence, LiSSA as published": (lissa, influences.found),
         "SimplEx, Adam as published": (simplex(h_test[:50], h_train, solver="adam"), theirs),
         "DKNN, squared": (dknn(h_test, h_train).square(), neighbours),
-        "similarity rates": tuple(torch.tensor(each) for each in zip(*((a.mean(0).tolist(), b) for a, b in zip(scores["rates"], rates)))),
+        "similarity rates": tuple(
+            torch.tensor(each)
+            for each in zip(
+                *((a.mean(0).tolist(), b) for a, b in zip(scores["rates"], rates, strict=True)), strict=True
+            )
+        ),
     }
     return seconds, {name: ((a - b).norm() / b.norm()).item() for name, (a, b) in pairs.items()}
 
@@ -149,9 +166,13 @@ def main(threads):
         "similarity rates", lambda: similarity_rates(scores["TracIn"], test_labels, train_labels, COUNTS)
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    theirs, distances = package(model, checkpoints, test, train, test_labels, train_labels, h_test, h_train, scores)
+    theirs, distances = package(
+        model, checkpoints, test, train, test_labels, train_labels, h_test, h_train, scores
+    )
 
-    print(f"\n{SIZE:,} test × {SIZE:,} training images, {CHECKPOINTS} checkpoints, {torch.get_num_threads()} threads")
+    print(
+        f"\n{SIZE:,} test × {SIZE:,} training images, {CHECKPOINTS} checkpoints, {torch.get_num_threads()} threads"
+    )
     for name, ours in seconds.items():
         row = f"{name:18} {ours:8.3f} s"
         if name in theirs:
@@ -164,7 +185,9 @@ def main(threads):
     adam = simplex(h_test[:50], h_train, solver="adam")
     for name, weights in (("convex", scores["SimplEx"][:50]), ("Adam", adam)):
         error = (h_test[:50] - weights @ h_train).square().sum(1).mean()
-        print(f"SimplEx, {name:6} mean squared residual {error:.2e}, largest weight × n_train {SIZE * weights.max():.1f}")
+        print(
+            f"SimplEx, {name:6} mean squared residual {error:.2e}, largest weight × n_train {SIZE * weights.max():.1f}"
+        )
 
 
 def leave_one_out():
@@ -177,7 +200,13 @@ def leave_one_out():
     model = Autoencoder(encoder, nn.Sequential(nn.Linear(3, size), nn.Sigmoid())).double()
 
     def fit(rows, parameters):
-        optimiser = torch.optim.LBFGS(parameters, max_iter=3_000, tolerance_grad=1e-9, tolerance_change=1e-14, line_search_fn="strong_wolfe")
+        optimiser = torch.optim.LBFGS(
+            parameters,
+            max_iter=3_000,
+            tolerance_grad=1e-9,
+            tolerance_change=1e-14,
+            line_search_fn="strong_wolfe",
+        )
 
         def objective():
             optimiser.zero_grad()
@@ -196,16 +225,20 @@ def leave_one_out():
     start = [weight.detach().clone() for weight in weights]
     shifts = []
     for left_out in everyone:
-        for weight, value in zip(weights, start):
+        for weight, value in zip(weights, start, strict=True):
             weight.data.copy_(value)
         shifts.append(fit([row for row in everyone if row != left_out], weights) - before)
-    for weight, value in zip(weights, start):
+    for weight, value in zip(weights, start, strict=True):
         weight.data.copy_(value)
     truth = torch.stack(shifts, 1)
-    estimates = {"TracIn, last checkpoint": lambda: tracin(model, mse, [(model.state_dict(), 1.0)], test, train)}
+    estimates = {
+        "TracIn, last checkpoint": lambda: tracin(model, mse, [(model.state_dict(), 1.0)], test, train)
+    }
     for curvature in ("gauss-newton", "hessian"):
         settings = {"solver": "cg", "curvature": curvature, "damping": ridge, "tolerance": 1e-8}
-        estimates[f"influence, {curvature}"] = lambda settings=settings: influence(model, mse, test, train, **settings)
+        estimates[f"influence, {curvature}"] = lambda settings=settings: influence(
+            model, mse, test, train, **settings
+        )
     for name, estimate in estimates.items():
         try:
             correlation = torch.corrcoef(torch.stack([estimate().flatten(), truth.flatten()]))[0, 1]
@@ -216,7 +249,9 @@ def leave_one_out():
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--loo", action="store_true", help="compare influence functions with retraining instead")
+    parser.add_argument(
+        "--loo", action="store_true", help="compare influence functions with retraining instead"
+    )
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     leave_one_out() if options.loo else main(options.threads)

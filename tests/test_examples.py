@@ -87,7 +87,12 @@ def gradients_one_by_one(model, loss, x, draws=(None,)):
         for draw in draws:
             if draw is not None:
                 torch.manual_seed(draw)
-            total += torch.cat([g.flatten() for g in torch.autograd.grad(loss(model, x[i : i + 1]), list(model.encoder.parameters()))])
+            total += torch.cat(
+                [
+                    g.flatten()
+                    for g in torch.autograd.grad(loss(model, x[i : i + 1]), list(model.encoder.parameters()))
+                ]
+            )
         rows.append(total / len(draws))
     return torch.stack(rows)
 
@@ -106,7 +111,9 @@ def test_represent_equals_one_call():
 def test_dknn_against_scikit_learn(k):
     test, train = rand(300, 5), rand(40, 5, seed=1)
     distances, indices = NearestNeighbors(n_neighbors=k).fit(train.numpy()).kneighbors(test.numpy())
-    expected = torch.zeros(300, 40, dtype=torch.double).scatter_(1, torch.tensor(indices), 1 / torch.tensor(distances))
+    expected = torch.zeros(300, 40, dtype=torch.double).scatter_(
+        1, torch.tensor(indices), 1 / torch.tensor(distances)
+    )
     close(dknn(test, train, k), expected, 1e-12)
     if k == 40:
         close(dknn(test, train), expected, 1e-12)
@@ -116,7 +123,9 @@ def test_dknn_kernels_against_scikit_learn():
     test, train = rand(6, 5), rand(40, 5, seed=1)
     variance = train.var(0, correction=0).sum().item()
     close(dknn(test, train, kernel="rbf"), torch.tensor(rbf_kernel(test, train, gamma=0.5 / variance)), 1e-12)
-    close(dknn(test, train, kernel="polynomial"), torch.tensor(polynomial_kernel(test, train, degree=2)), 1e-12)
+    close(
+        dknn(test, train, kernel="polynomial"), torch.tensor(polynomial_kernel(test, train, degree=2)), 1e-12
+    )
     close(dknn(test, train, kernel=lambda a, b: a @ b.T), test @ train.T, 1e-12)
 
 
@@ -143,7 +152,7 @@ def test_simplex_against_slsqp(size, reach):
     found = simplex(test, train)
     assert (found >= 0).all()
     torch.testing.assert_close(found.sum(1), torch.ones(4, dtype=torch.double))
-    for row, h in zip(found, test):
+    for row, h in zip(found, test, strict=True):
         best = minimize(
             lambda w, h=h: objective(torch.tensor(w)[None], h[None], train).item(),
             [1 / 12] * 12,
@@ -196,9 +205,16 @@ def test_representation_based_scores_are_invariant_under_rotations(reach):
     test, train = reach * rand(5, 4), rand(60, 4, seed=1)
     rotation = torch.linalg.qr(rand(4, 4, seed=2)).Q
     shear = torch.eye(4, dtype=torch.double) + torch.triu(torch.ones(4, 4, dtype=torch.double), 1)
-    for method in (dknn, lambda a, b: dknn(a, b, 5, "rbf"), lambda a, b: dknn(a, b, kernel="polynomial"), simplex):
+    for method in (
+        dknn,
+        lambda a, b: dknn(a, b, 5, "rbf"),
+        lambda a, b: dknn(a, b, kernel="polynomial"),
+        simplex,
+    ):
         close(method(test @ rotation, train @ rotation), method(test, train), 1e-6)
-        assert (method(test @ shear, train @ shear) - method(test, train)).abs().max() > 1e-3 * method(test, train).abs().max()
+        assert (method(test @ shear, train @ shear) - method(test, train)).abs().max() > 1e-3 * method(
+            test, train
+        ).abs().max()
 
 
 def test_representation_based_bad_input():
@@ -241,10 +257,22 @@ def test_top_and_bad_input():
         (ValueError, lambda: top(scores, 4), "k must lie between 1 and the 3"),
         (ValueError, lambda: top(scores / 0, 1), "finite matrix"),
         (TypeError, lambda: similarity_rates(scores, None, torch.tensor([0, 1, 1])), "labelled set"),
-        (TypeError, lambda: similarity_rates(scores, labels.float(), torch.tensor([0, 1, 1]), (1,)), "integer labels"),
-        (ValueError, lambda: similarity_rates(scores, labels, torch.tensor([0, -1, 1]), (1,)), "1 examples as unlabelled"),
+        (
+            TypeError,
+            lambda: similarity_rates(scores, labels.float(), torch.tensor([0, 1, 1]), (1,)),
+            "integer labels",
+        ),
+        (
+            ValueError,
+            lambda: similarity_rates(scores, labels, torch.tensor([0, -1, 1]), (1,)),
+            "1 examples as unlabelled",
+        ),
         (ValueError, lambda: similarity_rates(scores, labels, labels, (1,)), "must have shape"),
-        (ValueError, lambda: similarity_rates(scores, labels, torch.tensor([0, 1, 1]), (1, 4)), "counts must lie"),
+        (
+            ValueError,
+            lambda: similarity_rates(scores, labels, torch.tensor([0, 1, 1]), (1, 4)),
+            "counts must lie",
+        ),
     ):
         with pytest.raises(error, match=words):
             call()
@@ -256,7 +284,10 @@ def test_top_and_bad_input():
 @MODELS
 def test_tracin_against_autograd_one_by_one(make):
     model, x = make()
-    checkpoints = [(copy.deepcopy(trained_a_little(model, x, seed).state_dict()), rate) for seed, rate in ((1, 0.1), (2, 0.03))]
+    checkpoints = [
+        (copy.deepcopy(trained_a_little(model, x, seed).state_dict()), rate)
+        for seed, rate in ((1, 0.1), (2, 0.03))
+    ]
     expected = 0
     for state, rate in checkpoints:
         model.load_state_dict(state)
@@ -283,7 +314,8 @@ def test_tracin_as_published_takes_batch_norm_over_one_example():
     close(published, rows[:3] @ rows[3:].T, 1e-4)
     model.load_state_dict(untouched)
     first, second = (
-        tracin(model, denoising, [(untouched, 1.0)], x[:3], x[3:], as_published=True, seed=seed) for seed in (0, 1)
+        tracin(model, denoising, [(untouched, 1.0)], x[:3], x[3:], as_published=True, seed=seed)
+        for seed in (0, 1)
     )
     again = tracin(model, denoising, [(untouched, 1.0)], x[:3], x[3:], as_published=True, seed=0)
     assert torch.equal(first, again) and not torch.allclose(first, second)
@@ -291,7 +323,10 @@ def test_tracin_as_published_takes_batch_norm_over_one_example():
 
 def test_tracin_works_for_other_recurrent_layers():
     torch.manual_seed(0)
-    model, x = Autoencoder(Gated(), nn.Sequential(nn.Linear(4, 12), nn.Unflatten(1, (3, 4)))).eval(), torch.rand(6, 3, 4)
+    model, x = (
+        Autoencoder(Gated(), nn.Sequential(nn.Linear(4, 12), nn.Unflatten(1, (3, 4)))).eval(),
+        torch.rand(6, 3, 4),
+    )
     rows = gradients_one_by_one(model, mse, x)
     close(tracin(model, mse, [(model.state_dict(), 1.0)], x[:2], x[2:]), rows[:2] @ rows[2:].T, 1e-5)
 
@@ -327,7 +362,9 @@ def test_contrastive_tracin_against_autograd_one_by_one():
     model, x = projected(small_encoder(4), 16, 8, 5).eval(), torch.rand(14, 3, 16, 16)
     loss = contrastive(augment, x[9:])
     rows = gradients_one_by_one(model, loss, x[:9], draws=(0, 1))
-    close(tracin(model, loss, [(model.state_dict(), 1.0)], x[:3], x[3:9], draws=2), rows[:3] @ rows[3:].T, 1e-4)
+    close(
+        tracin(model, loss, [(model.state_dict(), 1.0)], x[:3], x[3:9], draws=2), rows[:3] @ rows[3:].T, 1e-4
+    )
 
 
 def test_contrastive_loss_is_cross_entropy_with_the_positive_first():
@@ -364,7 +401,9 @@ SOLVERS = [
 ]
 
 
-@pytest.mark.parametrize("settings", SOLVERS, ids=lambda settings: "-".join(str(value) for value in list(settings.values())[:2]))
+@pytest.mark.parametrize(
+    "settings", SOLVERS, ids=lambda settings: "-".join(str(value) for value in list(settings.values())[:2])
+)
 @pytest.mark.parametrize("train_size", [3, 30])
 def test_influence_against_the_closed_form(settings, train_size):
     """With fewer examples than parameters the direct solver works in the latent space, with more in that of the parameters."""
@@ -384,10 +423,14 @@ def test_published_lissa_returns_the_plain_gradient():
     """Erratum 10: scale 1,000, depth 100, one sample, damping 10⁻³ · 1,000."""
     torch.manual_seed(0)
     x = torch.rand(12, 9)
-    model = trained_a_little(Autoencoder(nn.Sequential(nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 2)), nn.Linear(2, 9)), x)
+    model = trained_a_little(
+        Autoencoder(nn.Sequential(nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 2)), nn.Linear(2, 9)), x
+    )
     rows = gradients_one_by_one(model, mse, x)
     with pytest.warns(UserWarning, match="has not converged.*cosine with the plain gradient 0.99"):
-        found = influence(model, mse, x[:2], x[2:], damping=1.0, solver="lissa", scale=1_000.0, depth=100, samples=1)
+        found = influence(
+            model, mse, x[:2], x[2:], damping=1.0, solver="lissa", scale=1_000.0, depth=100, samples=1
+        )
     assert torch.cosine_similarity(found, rows[:2] @ rows[2:].T).min() > 0.999
     converged = influence(model, mse, x[:2], x[2:], damping=1e-3)
     assert torch.cosine_similarity(converged, rows[:2] @ rows[2:].T).max() < 0.99
@@ -399,7 +442,11 @@ def test_direct_agrees_with_conjugate_gradients(make, draws):
     model, x = make()
     model, x = model.double(), x.double()
     direct = influence(model, denoising, x[:2], x[2:7], damping=1e-2, draws=draws)
-    close(influence(model, denoising, x[:2], x[2:7], damping=1e-2, draws=draws, solver="cg", tolerance=1e-8), direct, 1e-5)
+    close(
+        influence(model, denoising, x[:2], x[2:7], damping=1e-2, draws=draws, solver="cg", tolerance=1e-8),
+        direct,
+        1e-5,
+    )
     noiseless = influence(model, mse, x[:2], x[2:7], damping=1e-2)
     assert (noiseless - direct).abs().max() > 1e-3 * direct.abs().max()
 
@@ -410,12 +457,16 @@ def test_hessian_products_against_finite_differences(make):
     model, x = make()
     model, x = model.double(), x.double()
     test, train, damping, step = x[:1], x[1:6], 1e4, 1e-6
-    found = influence(model, mse, test, train, damping=damping, solver="cg", curvature="hessian", tolerance=1e-14)
+    found = influence(
+        model, mse, test, train, damping=damping, solver="cg", curvature="hessian", tolerance=1e-14
+    )
     slope, rows = gradients_one_by_one(model, mse, test)[0], gradients_one_by_one(model, mse, train)
     parameters = nn.utils.parameters_to_vector(model.encoder.parameters()).detach()
     moved = []
     for sign in (1, -1):
-        nn.utils.vector_to_parameters(parameters + sign * step * slope / slope.norm(), model.encoder.parameters())
+        nn.utils.vector_to_parameters(
+            parameters + sign * step * slope / slope.norm(), model.encoder.parameters()
+        )
         moved.append(gradients_one_by_one(model, mse, train).mean(0))
     product = (moved[0] - moved[1]) * slope.norm() / (2 * step)
     second = rows @ slope / len(train) - damping * found[0]
@@ -438,7 +489,7 @@ def test_influence_against_leave_one_out_retraining():
     kept = [[m for m in range(200) if m != n] for n in range(200)]
     shifts = torch.stack([losses(fit(train[rows], 200)) - losses(fit(train, 200)) for rows in kept], 1)
     found = influence(model, mse, test, train, damping=ridge)
-    for row, truth in zip(found, shifts):
+    for row, truth in zip(found, shifts, strict=True):
         assert torch.corrcoef(torch.stack([row, truth]))[0, 1] > 0.99
     assert 0.8 < (found * shifts).sum() / shifts.square().sum() < 1.1
 
@@ -452,10 +503,19 @@ def test_influence_says_what_it_cannot_solve():
     for call, words in (
         (lambda: influence(model, mse, test, singular, damping=0), "singular at damping=0"),
         (lambda: influence(model, mse, test, train[:3], damping=0), "singular at damping=0"),
-        (lambda: influence(model, mse, test, singular, damping=0, solver="cg", tolerance=1e-12), "singular|converged"),
-        (lambda: influence(network, mse, x[:2], x[2:], damping=1e-9, solver="cg", curvature="hessian"), "not positive definite|converged"),
+        (
+            lambda: influence(model, mse, test, singular, damping=0, solver="cg", tolerance=1e-12),
+            "singular|converged",
+        ),
+        (
+            lambda: influence(network, mse, x[:2], x[2:], damping=1e-9, solver="cg", curvature="hessian"),
+            "not positive definite|converged",
+        ),
         (lambda: influence(model, mse, test, train, solver="lissa", scale=0.01, depth=50), "LiSSA diverges"),
-        (lambda: influence(model, mse, test, train, solver="lissa", scale=1e-9, depth=5_000), "LiSSA diverges"),
+        (
+            lambda: influence(model, mse, test, train, solver="lissa", scale=1e-9, depth=5_000),
+            "LiSSA diverges",
+        ),
         (lambda: influence(model, mse, test, train, solver="newton"), "solver must be"),
         (lambda: influence(model, mse, test, train, curvature="hessian"), "curvature must be"),
         (lambda: influence(model, mse, test, train, damping=-1), "damping"),
@@ -473,17 +533,25 @@ def test_checkpoints_of_another_architecture_are_named():
     state = model.state_dict()
     other = {**state, "encoder.0.weight": torch.zeros(3, 1, 3, 3), "head.weight": torch.zeros(2)}
     del other["decoder.0.bias"]
-    with pytest.raises(ValueError, match=r"Checkpoint 1 .*missing: decoder.0.bias; unexpected: head.weight.*encoder.0.weight \(3, 1, 3, 3\) instead"):
+    with pytest.raises(
+        ValueError,
+        match=r"Checkpoint 1 .*missing: decoder.0.bias; unexpected: head.weight.*encoder.0.weight \(3, 1, 3, 3\) instead",
+    ):
         tracin(model, mse, [(state, 1.0), (other, 1.0)], x[:2], x[2:])
     with pytest.raises(ValueError, match="checkpoints is empty"):
         tracin(model, mse, [], x[:2], x[2:])
 
 
-@pytest.mark.parametrize("method", [lambda m, *rest, **k: tracin(m, rest[0], [(m.state_dict(), 1.0)], *rest[1:], **k), influence])
+@pytest.mark.parametrize(
+    "method", [lambda m, *rest, **k: tracin(m, rest[0], [(m.state_dict(), 1.0)], *rest[1:], **k), influence]
+)
 def test_loss_based_bad_input(method):
     model, x = convolutional()
     for call, words in (
-        (lambda: method(model, mse, x[:2], x[2:], part="trunk"), "part='trunk' is no submodule.*encoder, decoder"),
+        (
+            lambda: method(model, mse, x[:2], x[2:], part="trunk"),
+            "part='trunk' is no submodule.*encoder, decoder",
+        ),
         (lambda: method(model, lambda m, x: (m(x) - x).square(), x[:2], x[2:]), "must return a scalar"),
         (lambda: method(model, mse, x[:0], x), "test is an empty batch"),
         (lambda: method(model, mse, x, x * math.inf), "train holds"),
@@ -526,8 +594,12 @@ def test_models_are_left_as_found(make, fails):
     assert [id(parameter) for parameter in model.parameters()] == identities
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(not module._forward_hooks and "forward" not in vars(module) for module in model.modules())
-    assert [parameter.grad is None for parameter in model.parameters()] == [False] + [True] * (len(identities) - 1)
-    assert torch.equal(torch.get_rng_state(), state) and torch.backends.mha.get_fastpath_enabled() == fast_path
+    assert [parameter.grad is None for parameter in model.parameters()] == [False] + [True] * (
+        len(identities) - 1
+    )
+    assert (
+        torch.equal(torch.get_rng_state(), state) and torch.backends.mha.get_fastpath_enabled() == fast_path
+    )
 
 
 def test_duplicates_share_their_scores():
@@ -540,4 +612,6 @@ def test_duplicates_share_their_scores():
         tracin(model, mse, [(model.state_dict(), 1.0)], x[:3], train),
         influence(model, mse, x[:3], train),
     ):
-        torch.testing.assert_close(scores[:, 0], scores[:, -1], rtol=1e-3, atol=1e-5 * scores.abs().max().item())
+        torch.testing.assert_close(
+            scores[:, 0], scores[:, -1], rtol=1e-3, atol=1e-5 * scores.abs().max().item()
+        )

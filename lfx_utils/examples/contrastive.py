@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lfx_utils import checks
-from lfx_utils.examples.gradients import Loss
+from lfx_utils.examples.problem import Loss
 
 
 def contrastive(augment: Callable[[Tensor], Tensor], negatives: Tensor, temperature: float = 0.5) -> Loss:

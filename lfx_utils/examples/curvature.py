@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.func import grad, jacrev, jvp, vjp, vmap
 
-from lfx_utils.examples.gradients import Problem, block_size
+from lfx_utils.examples.gradients import block_size, derivatives
+from lfx_utils.examples.problem import Problem
 from lfx_utils.examples.recurrent import written_out
-from lfx_utils.examples.rows import Rows, columns, stack, with_bias
+from lfx_utils.examples.rows import Rows, stack
 
 Product = Callable[[Tensor], Tensor]
 
@@ -23,20 +24,12 @@ def jacobian(setting: Problem, examples: Tensor, draws: int, seed: int, size: in
         _, activations, outputs = setting(weights, taps, [], example)
         return _flat(outputs), activations
 
-    by_example = _one_by_one if setting.recurrent else vmap(
-        jacrev(latents, (0, 1), has_aux=True), (None, None, 0), randomness="same"
-    )
-    taps, weights, rows = setting.zero_taps(examples), setting.weights(), []
+    blocks = []
     for draw in range(draws):
-        for block in examples.split(block_size(weights, size)):
+        for block in examples.split(block_size(setting.weights(), size)):
             setting.seed = seed + draw
-            (by_weight, by_tap), activations = by_example(weights, taps, block)
-            outer = [
-                (by_tap[name].flatten(0, 1), with_bias(layer, activations[name]).repeat_interleave(size, 0))
-                for name, layer in setting.layers.items()
-            ]
-            rows.append(Rows(columns(by_weight, size * len(block), block), outer))
-    return stack(rows)
+            blocks.append(derivatives(setting, latents, block, size))
+    return stack(blocks)
 
 
 def behind(setting: Problem, examples: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -44,17 +37,22 @@ def behind(setting: Problem, examples: Tensor, seed: int) -> tuple[Tensor, Tenso
     setting.seed = seed
     shapes = [output.shape for output in setting({}, setting.zero_taps(examples), [], examples[0])[2]]
     if not shapes:
-        raise ValueError(f"loss(model, x) never calls the submodule {setting.part!r}, so it does not depend on the encoder.")
+        raise ValueError(
+            f"loss(model, x) never calls the submodule {setting.part!r}, so it does not depend on the encoder."
+        )
 
     def value(shift, example):
-        shifts = [part.view(shape) for part, shape in zip(shift.split([shape.numel() for shape in shapes]), shapes)]
+        shifts = [
+            part.view(shape)
+            for part, shape in zip(shift.split([shape.numel() for shape in shapes]), shapes, strict=True)
+        ]
         return setting({}, taps, shifts, example)[0]
 
     taps = setting.zero_taps(examples)
     zero = examples.new_zeros(sum(shape.numel() for shape in shapes))
     slopes, bends = [], []
     with written_out(setting.model):
-        for block in examples.split(max(1, 256 // len(zero))):
+        for block in examples.split(max(1, 128 // len(zero))):
             slopes.append(vmap(grad(value), (None, 0), randomness="same")(zero, block))
             bends.append(vmap(jacrev(grad(value)), (None, 0), randomness="same")(zero, block))
     values, vectors = torch.linalg.eigh(torch.cat(bends))
@@ -98,10 +96,12 @@ def gauss_newton_product(setting: Problem, examples: Tensor, draws: int, seed: i
     def product(vectors: Tensor) -> Tensor:
         result = torch.zeros_like(vectors)
         for draw in range(draws):
-            for block, bend in zip(examples.split(100), bends[draw].split(100)):
+            for block, bend in zip(examples.split(100), bends[draw].split(100), strict=True):
                 setting.seed = seed + draw
                 with written_out(setting.model):
-                    result += vmap(one, (0, None, None), randomness="same", chunk_size=16)(vectors, block, bend)
+                    result += vmap(one, (0, None, None), randomness="same", chunk_size=16)(
+                        vectors, block, bend
+                    )
         return result / (draws * len(examples))
 
     return product
@@ -117,4 +117,4 @@ def _join(by_weight: dict[str, Tensor]) -> Tensor:
 
 def _split(vector: Tensor, weights: dict[str, Tensor]) -> dict[str, Tensor]:
     parts = vector.split([weight.numel() for weight in weights.values()])
-    return {name: part.view_as(weight) for (name, weight), part in zip(weights.items(), parts)}
+    return {name: part.view_as(weight) for (name, weight), part in zip(weights.items(), parts, strict=True)}

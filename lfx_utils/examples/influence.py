@@ -8,7 +8,8 @@ from tqdm.auto import tqdm
 
 from lfx_utils import checks
 from lfx_utils.examples import curvature as curvatures
-from lfx_utils.examples.gradients import Loss, Problem, loss_gradients, problem
+from lfx_utils.examples.gradients import loss_gradients
+from lfx_utils.examples.problem import Loss, Problem, problem
 from lfx_utils.examples.rows import inner
 
 
@@ -70,7 +71,9 @@ def influence(
     if solver not in ("direct", "cg", "lissa"):
         raise ValueError(f"solver must be 'direct', 'cg' or 'lissa', got {solver!r}.")
     if curvature not in ("gauss-newton", "hessian") or (solver, curvature) == ("direct", "hessian"):
-        raise ValueError(f"curvature must be 'gauss-newton', or 'hessian' unless solver is 'direct', got {curvature!r}.")
+        raise ValueError(
+            f"curvature must be 'gauss-newton', or 'hessian' unless solver is 'direct', got {curvature!r}."
+        )
     if damping < 0 or draws < 1:
         raise ValueError(f"damping must not be negative and draws at least 1, got {damping} and {draws}.")
     with problem(model, loss, part, train[0], factor=solver == "direct" and draws == 1) as setting:
@@ -81,7 +84,9 @@ def influence(
         if solver == "lissa":
             solution = _lissa(setting, train, ours, damping, draws, seed, scale, depth, samples)
         else:
-            products = curvatures.hessian_product if curvature == "hessian" else curvatures.gauss_newton_product
+            products = (
+                curvatures.hessian_product if curvature == "hessian" else curvatures.gauss_newton_product
+            )
             solution = _conjugate_gradients(products(setting, train, draws, seed), ours, damping, tolerance)
     return solution @ theirs.T / len(train)
 
@@ -92,7 +97,12 @@ def _direct(setting: Problem, test: Tensor, train: Tensor, damping: float, draws
     if primal:
         setting.layers.clear()
     ours = loss_gradients(setting, test, draws=draws, seed=seed)
-    slope, bend = (torch.stack(each) for each in zip(*(curvatures.behind(setting, train, seed + draw) for draw in range(draws))))
+    slope, bend = (
+        torch.stack(each)
+        for each in zip(
+            *(curvatures.behind(setting, train, seed + draw) for draw in range(draws)), strict=True
+        )
+    )
     if not primal and slope.numel() > 12_000:
         raise ValueError(
             f"solver='direct' would solve for {slope.numel():,} unknowns ({len(train)} training examples × {draws} draws × "
@@ -111,7 +121,9 @@ def _direct(setting: Problem, test: Tensor, train: Tensor, damping: float, draws
         smallest, largest = torch.linalg.eigvalsh(system)[[0, -1]].tolist()
         left, right = ours.dense.double(), dense.T @ right
     else:
-        system = (bend @ inner(jacobian, jacobian).double().unflatten(0, bend.shape[:2])).flatten(0, 1) / len(train)
+        system = (bend @ inner(jacobian, jacobian).double().unflatten(0, bend.shape[:2])).flatten(0, 1) / len(
+            train
+        )
         # Fewer latent directions than parameters: the Gauss–Newton matrix has a null space, whatever the data.
         smallest, largest = 0.0, system.diagonal().sum().item()
         left = inner(ours, jacobian).double()
@@ -124,7 +136,9 @@ def _direct(setting: Problem, test: Tensor, train: Tensor, damping: float, draws
     return left @ torch.linalg.solve(system, right) / len(train)
 
 
-def _conjugate_gradients(product: curvatures.Product, right: Tensor, damping: float, tolerance: float, steps: int = 1_000) -> Tensor:
+def _conjugate_gradients(
+    product: curvatures.Product, right: Tensor, damping: float, tolerance: float, steps: int = 1_000
+) -> Tensor:
     """Solve x (H + λI) = b for every row b of `right` `(R, P)`."""
     solution, residual = torch.zeros_like(right), right.clone()
     direction, square = residual.clone(), residual.square().sum(1)
@@ -155,12 +169,24 @@ def _conjugate_gradients(product: curvatures.Product, right: Tensor, damping: fl
 
 
 def _lissa(
-    setting: Problem, train: Tensor, right: Tensor, damping: float, draws: int, seed: int, scale: float, depth: int, samples: int
+    setting: Problem,
+    train: Tensor,
+    right: Tensor,
+    damping: float,
+    draws: int,
+    seed: int,
+    scale: float,
+    depth: int,
+    samples: int,
 ) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     estimate, norm = right.clone(), right.norm(dim=1)
     for step in tqdm(range(depth), desc="LiSSA", leave=False, disable=None):
-        chosen = train if samples >= len(train) else train[torch.randint(len(train), (samples,), generator=generator)]
+        chosen = (
+            train
+            if samples >= len(train)
+            else train[torch.randint(len(train), (samples,), generator=generator)]
+        )
         product = curvatures.hessian_product(setting, chosen, draws, seed)
         estimate = right + estimate - (product(estimate) + damping * estimate) / scale
         # While I − (H + λI)/σ shrinks every vector, the series cannot outgrow its number of terms.

@@ -53,14 +53,23 @@ def similarity_rates(
     Source: LF, Section 4.1 and Figure 3.
     """
     _check_scores(scores)
-    for name, labels, size in (("test_labels", test_labels, scores.shape[0]), ("train_labels", train_labels, scores.shape[1])):
+    for name, labels, size in (
+        ("test_labels", test_labels, scores.shape[0]),
+        ("train_labels", train_labels, scores.shape[1]),
+    ):
         if not isinstance(labels, Tensor) or labels.is_floating_point():
             came = labels.dtype if isinstance(labels, Tensor) else type(labels).__name__
-            raise TypeError(f"{name} must be a tensor of integer labels, got {came}: similarity rates need a labelled set.")
+            raise TypeError(
+                f"{name} must be a tensor of integer labels, got {came}: similarity rates need a labelled set."
+            )
         if labels.shape != (size,):
-            raise ValueError(f"{name} must have shape ({size},) to match scores {tuple(scores.shape)}, got {tuple(labels.shape)}.")
+            raise ValueError(
+                f"{name} must have shape ({size},) to match scores {tuple(scores.shape)}, got {tuple(labels.shape)}."
+            )
         if (labels < 0).any():
-            raise ValueError(f"{name} marks {int((labels < 0).sum())} examples as unlabelled (negative); similarity rates need every label.")
+            raise ValueError(
+                f"{name} marks {int((labels < 0).sum())} examples as unlabelled (negative); similarity rates need every label."
+            )
     _check_counts(scores, "counts", counts)
     last = torch.as_tensor(counts, device=scores.device) - 1
 
@@ -81,4 +90,6 @@ def _check_scores(scores: Tensor) -> None:
 def _check_counts(scores: Tensor, name: str, counts: Sequence[int]) -> None:
     for count in counts:
         if not 1 <= count <= scores.shape[1]:
-            raise ValueError(f"{name} must lie between 1 and the {scores.shape[1]} training examples, got {count}.")
+            raise ValueError(
+                f"{name} must lie between 1 and the {scores.shape[1]} training examples, got {count}."
+            )

@@ -74,7 +74,9 @@ def dknn(
     scores = torch.cat([score(block, h_train) for block in h_test.split(256)])
     if k is None:
         return scores
-    nearest = torch.cat([_distance(block, h_train).argsort(dim=1, stable=True)[:, :k] for block in h_test.split(256)])
+    nearest = torch.cat(
+        [_distance(block, h_train).argsort(dim=1, stable=True)[:, :k] for block in h_test.split(256)]
+    )
     return torch.zeros_like(scores).scatter_(1, nearest, scores.gather(1, nearest))
 
 
@@ -83,7 +85,9 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def simplex(h_test: Tensor, h_train: Tensor, solver: str = "convex", epochs: int = 1_000, learning_rate: float = 1e-3) -> Tensor:
+def simplex(
+    h_test: Tensor, h_train: Tensor, solver: str = "convex", epochs: int = 1_000, learning_rate: float = 1e-3
+) -> Tensor:
     """SimplEx: the convex combination of training representations that comes closest to the test representation.
 
     Inside the training set's convex hull many weights give the same reconstruction as soon as n_train > D + 1. The convex
@@ -125,6 +129,10 @@ def simplex(h_test: Tensor, h_train: Tensor, solver: str = "convex", epochs: int
 def _check(h_test: Tensor, h_train: Tensor) -> None:
     for name, latents in (("h_test", h_test), ("h_train", h_train)):
         if checks.batch(name, latents).dim() != 2:
-            raise ValueError(f"{name} must hold representations of shape (n, D), got {tuple(latents.shape)}; see represent().")
+            raise ValueError(
+                f"{name} must hold representations of shape (n, D), got {tuple(latents.shape)}; see represent()."
+            )
     if h_test.shape[1] != h_train.shape[1]:
-        raise ValueError(f"h_test and h_train must share the latent size D, got {h_test.shape[1]} and {h_train.shape[1]}.")
+        raise ValueError(
+            f"h_test and h_train must share the latent size D, got {h_test.shape[1]} and {h_train.shape[1]}."
+        )

@@ -32,14 +32,16 @@ def inner(first: Rows, second: Rows) -> Tensor:
 
 def stack(parts: list[Rows]) -> Rows:
     """Put matrices of rows on top of each other."""
-    pairs = zip(*(part.outer for part in parts))
-    outer = [tuple(torch.cat(column) for column in zip(*layer)) for layer in pairs]
+    pairs = zip(*(part.outer for part in parts), strict=True)
+    outer = [tuple(torch.cat(column) for column in zip(*layer, strict=True)) for layer in pairs]
     return Rows(torch.cat([part.dense for part in parts]), outer)
 
 
 def columns(by_weight: dict[str, Tensor], rows: int, like: Tensor) -> Tensor:
     """Flatten gradients by parameter to `(rows, P')`, also where there are none."""
-    return torch.cat([like.new_zeros(rows, 0), *(gradient.reshape(rows, -1) for gradient in by_weight.values())], 1)
+    return torch.cat(
+        [like.new_zeros(rows, 0), *(gradient.reshape(rows, -1) for gradient in by_weight.values())], 1
+    )
 
 
 def with_bias(layer: nn.Linear, activation: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from lfx_utils import checks
-from lfx_utils.examples.gradients import Loss, loss_gradients, problem
+from lfx_utils.examples.gradients import loss_gradients
+from lfx_utils.examples.problem import Loss, problem
 from lfx_utils.examples.rows import inner
 
 
@@ -67,19 +68,26 @@ def tracin(
             layer.in_features + layer.out_features + 1 for layer in setting.layers.values()
         )
         at_once = max(1, int(memory * 2**20 / (columns * train.element_size())))
-        for state, learning_rate in tqdm(checkpoints, desc="TracIn", unit="checkpoint", leave=False, disable=None):
+        for state, learning_rate in tqdm(
+            checkpoints, desc="TracIn", unit="checkpoint", leave=False, disable=None
+        ):
             setting.load(state)
             for start in range(0, len(train), at_once):
                 gradients = loss_gradients(setting, train[start : start + at_once], draws=draws, seed=fixed)
                 for first in range(0, len(test), 200):
                     rows = loss_gradients(setting, test[first : first + 200], draws=draws, seed=fixed)
-                    scores[first : first + 200, start : start + at_once] += learning_rate * inner(rows, gradients)
+                    scores[first : first + 200, start : start + at_once] += learning_rate * inner(
+                        rows, gradients
+                    )
     return scores
 
 
 def _check_state(model: nn.Module, state: Mapping[str, Tensor], number: int) -> None:
     own = model.state_dict()
-    missing, unexpected = [name for name in own if name not in state], [name for name in state if name not in own]
+    missing, unexpected = (
+        [name for name in own if name not in state],
+        [name for name in state if name not in own],
+    )
     shapes = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
         for name in own
@@ -87,5 +95,9 @@ def _check_state(model: nn.Module, state: Mapping[str, Tensor], number: int) -> 
     ]
     complaints = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
     if any(complaints.values()):
-        what = "; ".join(f"{kind}: {', '.join(names[:3])}{' …' * (len(names) > 3)}" for kind, names in complaints.items() if names)
+        what = "; ".join(
+            f"{kind}: {', '.join(names[:3])}{' …' * (len(names) > 3)}"
+            for kind, names in complaints.items()
+            if names
+        )
         raise ValueError(f"Checkpoint {number} belongs to another architecture ({what}).")
