@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
-from tqdm.auto import tqdm
+from lfx_utils.progress import tqdm
 
 from lfx_utils.stacks import Record, Run, Stack
 
@@ -106,7 +106,7 @@ def fit(
                 yield prepare(rows[part.flatten()]).unflatten(0, part.shape), numbers, *setting
 
     steps = math.ceil(len(data) / batch_size) - (len(data) % batch_size == 1)
-    with tqdm(total=epochs * steps, initial=run.epoch * steps, desc="ensemble", leave=False) as bar:
+    with tqdm(total=epochs * steps, initial=run.epoch * steps, desc="ensemble") as bar:
         while run.epoch < epochs and run.alive:
             trained, watched = [], []
             for stacked in batches(run.epoch, data):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from lfx_utils.progress import tqdm
 
 
 @dataclass
@@ -70,7 +70,7 @@ def fit(
         history, best, first = _resume(Path(checkpoint), model, optimiser)
 
     start = time.perf_counter() - history.seconds
-    for epoch in (bar := tqdm(range(first, epochs), initial=first, total=epochs, desc=name, leave=False)):
+    for epoch in (bar := tqdm(range(first, epochs), initial=first, total=epochs, desc=name)):
         if patience is not None and epoch - history.best_epoch > patience:
             break
         before = copy.deepcopy(model.state_dict())

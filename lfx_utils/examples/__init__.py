@@ -1,8 +1,9 @@
 """Example importance: which training examples a representation rests on.
 
-Every method maps a batch of test examples and a training set to scores `(n_test, n_train)`; `top` turns scores into
-proponents and opponents. The representation-based methods, DKNN and SimplEx, take representations (`represent` makes them),
-the loss-based ones, TracIn and influence functions, take the model and the loss it was trained with.
+Every method maps a batch of test examples and a training set to scores `(n_test, n_train)`; `top` turns
+scores into proponents and opponents. The representation-based methods, DKNN and SimplEx, take
+representations (`represent` makes them), the loss-based ones, TracIn and influence functions, take the model
+and the loss it was trained with.
 """
 
 from lfx_utils.examples.contrastive import contrastive

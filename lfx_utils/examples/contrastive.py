@@ -11,15 +11,18 @@ from lfx_utils.examples.problem import Loss
 
 
 def contrastive(augment: Callable[[Tensor], Tensor], negatives: Tensor, temperature: float = 0.5) -> Loss:
-    """A loss L(x, θ) of one example for SimCLR, to give to `tracin` and `influence`; the papers leave this case open.
+    """A loss L(x, θ) of one example for SimCLR, to give to `tracin` and `influence`; the papers leave this
+    case open.
 
-    SimCLR's loss is one of a batch: every example is a negative of every other. Here an example meets a fixed set of
-    negatives instead, and the augmentations are those of the fixed draws that `draws` and `seed` choose, so that test and
-    training examples are measured against the same background. What this assumes:
+    SimCLR's loss is one of a batch: every example is a negative of every other. Here an example meets a
+    fixed set of negatives instead, and the augmentations are those of the fixed draws that `draws` and
+    `seed` choose, so that test and training examples are measured against the same background. What this
+    assumes:
 
     - the negatives stand for the batches that training saw, and do not hold the example itself;
-    - their projections are constants: the gradient flows through the example's own two views only, as in a memory bank, so
-      what an example did to the model in its other role, as a negative of others, is not counted;
+    - their projections are constants: the gradient flows through the example's own two views only, as in a
+      memory bank, so what an example did to the model in its other role, as a negative of others, is not
+      counted;
     - a few draws of the augmentation stand for their expectation.
 
     Args:
@@ -33,7 +36,8 @@ def contrastive(augment: Callable[[Tensor], Tensor], negatives: Tensor, temperat
     Raises:
         ValueError: negatives that are no finite batch, or a temperature that is not positive.
 
-    Source: an extension of ours; Chen et al. 2020, Eq. 1, for the loss; Wu et al. 2018 for the constant negatives.
+    Source: an extension of ours; Chen et al. 2020, Eq. 1, for the loss; Wu et al. 2018 for the constant
+        negatives.
     """
     checks.batch("negatives", negatives)
     if not temperature > 0:

@@ -1,4 +1,4 @@
-"""The curvature of the training loss with respect to the encoder: linearised at the representation, or by products."""
+"""Curvature of the training loss in the encoder's parameters: through the representation, or by products."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,8 @@ Product = Callable[[Tensor], Tensor]
 def jacobian(setting: Problem, examples: Tensor, draws: int, seed: int, size: int) -> Rows:
     """The encoder's Jacobian at each draw of the noise and each example, as `draws · n · size` rows.
 
-    An example's `size` latents are all that the loss sees of the encoder: D numbers for each of its calls and inputs.
+    An example's `size` latents are all that the loss sees of the encoder: D numbers for each of its calls
+    and inputs.
     """
 
     def latents(weights, taps, example):
@@ -33,7 +34,7 @@ def jacobian(setting: Problem, examples: Tensor, draws: int, seed: int, size: in
 
 
 def behind(setting: Problem, examples: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Slope `(n, K)` and curvature `(n, K, K)` of each example's loss in its latents, negative eigenvalues set to zero."""
+    """Slope `(n, K)` and positive part of the curvature `(n, K, K)` of each example's loss in its latents."""
     setting.seed = seed
     shapes = [output.shape for output in setting({}, setting.zero_taps(examples), [], examples[0])[2]]
     if not shapes:

@@ -16,7 +16,8 @@ def loss_gradients(setting: Problem, examples: Tensor, *, draws: int = 1, seed: 
     Args:
         examples: `(n, …)`.
         draws: how many.
-        seed: every example sees the same draws, those of `seed`, `seed + 1`, …; `None` gives each example fresh ones.
+        seed: every example sees the same draws, those of `seed`, `seed + 1`, …; `None` gives each example
+            fresh ones.
 
     Returns:
         n rows.
@@ -86,6 +87,5 @@ def _one_by_one(setting: Problem, function: Callable, block: Tensor):
 
 def block_size(weights: Mapping[str, Tensor], rows: int = 1) -> int:
     """Examples to differentiate at once, `rows` gradients each, in about 256 MB."""
-    return max(
-        1, min(200, 256 // rows, 2**26 // (rows * sum(tensor.numel() for tensor in weights.values()) + 1))
-    )
+    size = sum(tensor.numel() for tensor in weights.values())
+    return max(1, min(200, 256 // rows, 2**26 // (rows * size + 1)))

@@ -1,16 +1,14 @@
 """Influence functions: what removing a training example does to the loss of a test example, to first order."""
 
-import warnings
-
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from lfx_utils import checks
 from lfx_utils.examples import curvature as curvatures
 from lfx_utils.examples.gradients import loss_gradients
 from lfx_utils.examples.problem import Loss, Problem, problem
 from lfx_utils.examples.rows import inner
+from lfx_utils.examples.solvers import conjugate_gradients, lissa
 
 
 def influence(
@@ -32,16 +30,19 @@ def influence(
 ) -> Tensor:
     """Influence (1/N) ⟨∇L(x), (H + λI)⁻¹ ∇L(xⁿ)⟩ of every training example on every test example's loss.
 
-    H is the Hessian of the mean training loss with respect to the encoder's parameters, or its Gauss–Newton approximation:
-    the encoder is linearised, and of the loss's curvature in the representation the positive part is kept. The latter is
-    never negative; the Hessian itself seldom is positive definite for a network, even at the end of training.
+    H is the Hessian of the mean training loss with respect to the encoder's parameters, or its Gauss–Newton
+    approximation: the encoder is linearised, and of the loss's curvature in the representation the positive
+    part is kept. The latter is never negative; the Hessian itself seldom is positive definite for a network,
+    even at the end of training.
 
-    - `"direct"` solves with the Gauss–Newton matrix exactly, in the space of the N·D latent directions if these are fewer
-      than the P parameters: (λI + JᵀBJ)⁻¹Jᵀ = Jᵀ(λI + BJJᵀ)⁻¹. `draws` multiplies D; memory grows as 30 (N·D)² bytes.
+    - `"direct"` solves with the Gauss–Newton matrix exactly, in the space of the N·D latent directions if
+      these are fewer than the P parameters: (λI + JᵀBJ)⁻¹Jᵀ = Jᵀ(λI + BJJᵀ)⁻¹. `draws` multiplies D; memory
+      grows as 30 (N·D)² bytes.
     - `"cg"`: conjugate gradients with products of either curvature, to a relative residual of `tolerance`.
-    - `"lissa"`: Algorithm 2 on the damped and scaled Hessian, v ← ∇L + v − (H + λI)v/σ, with the Hessian of `samples`
-      fresh training examples a step. LF's code takes σ = 1,000, 100 steps and one sample with, in these units, λ = 1: it
-      returns the plain gradient times a constant. A series that has not converged is warned of; one that diverges is an error.
+    - `"lissa"`: Algorithm 2 on the damped and scaled Hessian, v ← ∇L + v − (H + λI)v/σ, with the Hessian of
+      `samples` fresh training examples a step. LF's code takes σ = 1,000, 100 steps and one sample with, in
+      these units, λ = 1: it returns the plain gradient times a constant. A series that has not converged is
+      warned of; one that diverges is an error.
 
     Args:
         model: the trained model, holding the encoder as a submodule; left as found.
@@ -55,14 +56,15 @@ def influence(
         draws: fixed draws of the noise inside the loss, shared by all examples.
         seed: of these draws, and of LiSSA's samples.
         tolerance: relative residual at which conjugate gradients stop.
-        scale, depth, samples: LiSSA's σ, which must exceed the Hessian's largest eigenvalue, R and S (all of them, if S ≥ N).
+        scale, depth, samples: LiSSA's σ, which must exceed the Hessian's largest eigenvalue, R and S (all of
+            them, if S ≥ N).
 
     Returns:
         Scores `(n_test, n_train)`, positive for proponents, whose removal raises the test loss.
 
     Raises:
-        ValueError: a curvature that is singular or not positive definite at this damping, conjugate gradients that do not
-            converge, a LiSSA that diverges, or bad arguments as for `tracin`.
+        ValueError: a curvature that is singular or not positive definite at this damping, conjugate
+            gradients that do not converge, a LiSSA that diverges, or bad arguments as for `tracin`.
 
     Source: LF, Section 3.1, Table 4 and Algorithm 2; Koh & Liang 2017.
     """
@@ -82,12 +84,11 @@ def influence(
         ours = loss_gradients(setting, test, draws=draws, seed=seed).dense
         theirs = loss_gradients(setting, train, draws=draws, seed=seed).dense
         if solver == "lissa":
-            solution = _lissa(setting, train, ours, damping, draws, seed, scale, depth, samples)
+            solution = lissa(setting, train, ours, damping, draws, seed, scale, depth, samples)
         else:
-            products = (
-                curvatures.hessian_product if curvature == "hessian" else curvatures.gauss_newton_product
-            )
-            solution = _conjugate_gradients(products(setting, train, draws, seed), ours, damping, tolerance)
+            hessian = curvature == "hessian"
+            products = curvatures.hessian_product if hessian else curvatures.gauss_newton_product
+            solution = conjugate_gradients(products(setting, train, draws, seed), ours, damping, tolerance)
     return solution @ theirs.T / len(train)
 
 
@@ -97,16 +98,12 @@ def _direct(setting: Problem, test: Tensor, train: Tensor, damping: float, draws
     if primal:
         setting.layers.clear()
     ours = loss_gradients(setting, test, draws=draws, seed=seed)
-    slope, bend = (
-        torch.stack(each)
-        for each in zip(
-            *(curvatures.behind(setting, train, seed + draw) for draw in range(draws)), strict=True
-        )
-    )
+    by_draw = [curvatures.behind(setting, train, seed + draw) for draw in range(draws)]
+    slope, bend = (torch.stack(each) for each in zip(*by_draw, strict=True))
     if not primal and slope.numel() > 12_000:
         raise ValueError(
-            f"solver='direct' would solve for {slope.numel():,} unknowns ({len(train)} training examples × {draws} draws × "
-            f"{slope.shape[2]} latents), 12,000 at most; give it fewer training examples, or use solver='cg'."
+            f"solver='direct' would solve for {slope.numel():,} unknowns ({len(train)} training examples × "
+            f"{draws} draws × {slope.shape[2]} latents), 12,000 at most; give it fewer examples, or use solver='cg'."
         )
     jacobian = curvatures.jacobian(setting, train, draws, seed, slope.shape[2])
     bend = bend.double().flatten(0, 1) / draws
@@ -121,89 +118,15 @@ def _direct(setting: Problem, test: Tensor, train: Tensor, damping: float, draws
         smallest, largest = torch.linalg.eigvalsh(system)[[0, -1]].tolist()
         left, right = ours.dense.double(), dense.T @ right
     else:
-        system = (bend @ inner(jacobian, jacobian).double().unflatten(0, bend.shape[:2])).flatten(0, 1) / len(
-            train
-        )
+        gram = inner(jacobian, jacobian).double().unflatten(0, bend.shape[:2])
+        system = (bend @ gram).flatten(0, 1) / len(train)
         # Fewer latent directions than parameters: the Gauss–Newton matrix has a null space, whatever the data.
         smallest, largest = 0.0, system.diagonal().sum().item()
         left = inner(ours, jacobian).double()
     if smallest + damping <= 10 * torch.finfo(train.dtype).eps * (largest + damping):
         raise ValueError(
-            f"The curvature is singular at damping={damping}: its eigenvalues reach from {smallest:.1e} to about {largest:.1e} "
-            f"({parameters} parameters, {len(train)} training examples). Pass a larger damping."
+            f"The curvature is singular at damping={damping}: its eigenvalues reach from {smallest:.1e} to about "
+            f"{largest:.1e} ({parameters} parameters, {len(train)} training examples). Pass a larger damping."
         )
     system.diagonal().add_(damping)
     return left @ torch.linalg.solve(system, right) / len(train)
-
-
-def _conjugate_gradients(
-    product: curvatures.Product, right: Tensor, damping: float, tolerance: float, steps: int = 1_000
-) -> Tensor:
-    """Solve x (H + λI) = b for every row b of `right` `(R, P)`."""
-    solution, residual = torch.zeros_like(right), right.clone()
-    direction, square = residual.clone(), residual.square().sum(1)
-    goal, steepest = tolerance**2 * square, 0.0
-    for _ in tqdm(range(steps), desc="conjugate gradients", leave=False, disable=None):
-        rows = (square > goal).nonzero().squeeze(1)
-        if not len(rows):
-            return solution
-        along = direction[rows]
-        image = product(along) + damping * along
-        bend = (along * image).sum(1) / along.square().sum(1)
-        steepest = max(steepest, bend.max().item())
-        if not bend.min() > torch.finfo(right.dtype).eps * steepest:
-            raise ValueError(
-                f"The curvature is singular or not positive definite at damping={damping}: along one direction it is {bend.min():.1e}, "
-                f"along another {steepest:.1e}. Pass a larger damping, or curvature='gauss-newton'."
-            )
-        length = square[rows] / (along * image).sum(1)
-        solution[rows] += length[:, None] * along
-        residual[rows] -= length[:, None] * image
-        new = residual[rows].square().sum(1)
-        direction[rows] = residual[rows] + (new / square[rows])[:, None] * along
-        square[rows] = new
-    raise ValueError(
-        f"Conjugate gradients have not converged in {steps} steps (relative residual {(square / goal).max().sqrt() * tolerance:.1e}); "
-        f"the curvature is nearly singular at damping={damping}. Pass a larger damping."
-    )
-
-
-def _lissa(
-    setting: Problem,
-    train: Tensor,
-    right: Tensor,
-    damping: float,
-    draws: int,
-    seed: int,
-    scale: float,
-    depth: int,
-    samples: int,
-) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    estimate, norm = right.clone(), right.norm(dim=1)
-    for step in tqdm(range(depth), desc="LiSSA", leave=False, disable=None):
-        chosen = (
-            train
-            if samples >= len(train)
-            else train[torch.randint(len(train), (samples,), generator=generator)]
-        )
-        product = curvatures.hessian_product(setting, chosen, draws, seed)
-        estimate = right + estimate - (product(estimate) + damping * estimate) / scale
-        # While I − (H + λI)/σ shrinks every vector, the series cannot outgrow its number of terms.
-        growth = (estimate.norm(dim=1) / norm.clamp_min(1e-300)).max().item()
-        if not growth <= 1.01 * (step + 2):
-            raise ValueError(
-                f"LiSSA diverges: after {step + 1} steps its estimate is {growth:.1e} times the gradient, beyond the {step + 2} that a "
-                f"converging series can reach. Pass a scale above the Hessian's largest eigenvalue (now {scale}), or a larger damping."
-            )
-    few = slice(0, 4)
-    exact = curvatures.hessian_product(setting, train, draws, seed)(estimate[few]) + damping * estimate[few]
-    residual = ((right[few] - exact / scale).norm(dim=1) / norm[few]).max().item()
-    if residual > 0.1:
-        cosine = torch.cosine_similarity(estimate, right).mean().item()
-        warnings.warn(
-            f"LiSSA has not converged in {depth} steps: its relative residual is {residual:.2f}, and its mean cosine with the plain "
-            f"gradient {cosine:.4f}. Its scores are no influence functions yet; raise depth or lower scale.",
-            stacklevel=3,
-        )
-    return estimate / scale

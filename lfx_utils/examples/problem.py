@@ -12,7 +12,7 @@ Loss = Callable[[nn.Module, Tensor], Tensor]
 
 
 class Problem:
-    """A loss as a function of the encoder's parameters, for one example; made by `problem`, which also cleans up after it."""
+    """A loss of one example as a function of the encoder's parameters; made by `problem`."""
 
     def __init__(self, model: nn.Module, loss: Loss, part: str):
         self.model, self.call, self.part = model, _Call(model, loss), part
@@ -31,8 +31,8 @@ class Problem:
         self.shifts: list[Tensor] = []
         self.activations: dict[str, Tensor] = {}
         self.latents: list[Tensor] = []
-        # torch has no batching rule for the fused recurrent kernels, and one example after the other is faster with them
-        # than all at once without.
+        # torch has no batching rule for the fused recurrent kernels, and one example after the other is
+        # faster with them than all at once without.
         self.recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
         # What the noise in the loss is drawn from, anew in every evaluation; None lets the generator run on.
         self.seed: int | None = None
@@ -45,14 +45,15 @@ class Problem:
         }
 
     def weights(self) -> dict[str, Tensor]:
-        """The parameters that are differentiated as they are; those of the layers in `layers` go through their taps."""
+        """The parameters that are differentiated as they are; those of `layers` go through their taps."""
         factored = {f"{name}.{kind}" for name in self.layers for kind in ("weight", "bias")}
         return {name: self.state[name] for name in self.names if name not in factored}
 
     def __call__(
         self, weights: Mapping[str, Tensor], taps: Mapping[str, Tensor], shifts: list[Tensor], example: Tensor
     ):
-        """Loss of one example `(…)`, with `taps` added to the linear layers' outputs and `shifts` to the encoder's.
+        """Loss of one example `(…)`, with `taps` added to the linear layers' outputs and `shifts` to the
+        encoder's.
 
         Returns:
             The scalar loss, the linear layers' inputs by name, and the encoder's outputs, one for each call.
@@ -83,7 +84,8 @@ def problem(
         loss: `loss(model, x)` of a batch x, a scalar.
         part: name of the submodule whose parameters are differentiated.
         example: one example `(…)`, to see what the loss calls.
-        training: put the model into training mode (batch norm over the single example) instead of evaluation mode.
+        training: put the model into training mode (batch norm over the single example) instead of evaluation
+            mode.
         factor: keep linear layers' gradients as outer products where an example passes them as a single row.
 
     Raises:
@@ -92,12 +94,13 @@ def problem(
     if part not in dict(model.named_modules()):
         children = ", ".join(name for name, _ in model.named_children()) or "none"
         raise ValueError(
-            f"part={part!r} is no submodule of the model; its children are: {children}. Pass part='' for the whole model."
+            f"part={part!r} is no submodule of the model; its children are: {children}. "
+            "Pass part='' for the whole model."
         )
     setting = Problem(model, loss, part)
     if not setting.names:
         raise ValueError(
-            f"The submodule {part!r} has no parameters, so a loss cannot be differentiated with respect to them."
+            f"The submodule {part!r} has no parameters, so no loss can be differentiated with respect to them."
         )
     modules = list(model.modules())
     modes = [(module, module.training) for module in modules]

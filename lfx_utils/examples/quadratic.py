@@ -1,4 +1,4 @@
-"""The quadratic programme of SimplEx: the point of a convex hull nearest to a target, with weights of least norm."""
+"""The quadratic programme of SimplEx: the hull's point nearest to a target, with weights of least norm."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,11 @@ from torch import Tensor
 def nearest_in_hull(targets: Tensor, points: Tensor, ridge: float = 1e-8, steps: int = 50) -> Tensor:
     """Minimise ½‖h − Σλⁿhⁿ‖² + ½ε‖λ‖² over the simplex, for every target h, by Newton's method on the dual.
 
-    The dual has D + 1 unknowns however many points there are: the residual ρ = h − Σλⁿhⁿ and the multiplier ν of Σλⁿ = 1.
-    It is convex and piecewise quadratic, ψ(ρ, ν) = ½‖ρ‖² − ⟨h, ρ⟩ + ν + Σ max(0, ⟨hⁿ, ρ⟩ − ν)²/2ε, and its solution gives
-    λⁿ = max(0, ⟨hⁿ, ρ⟩ − ν)/ε. A Newton step that leaves the set of positive weights as it was has reached the minimum.
-    The ridge ε shrinks tenfold at a time, each solution starting the next; the duality gap certifies the last.
+    The dual has D + 1 unknowns however many points there are: the residual ρ = h − Σλⁿhⁿ and the multiplier
+    ν of Σλⁿ = 1. It is convex and piecewise quadratic, ψ(ρ, ν) = ½‖ρ‖² − ⟨h, ρ⟩ + ν + Σ max(0, ⟨hⁿ, ρ⟩ −
+    ν)²/2ε, and its solution gives λⁿ = max(0, ⟨hⁿ, ρ⟩ − ν)/ε. A Newton step that leaves the set of positive
+    weights as it was has reached the minimum. The ridge ε shrinks tenfold at a time, each solution starting
+    the next; the duality gap certifies the last.
 
     Args:
         targets: `(n, D)`.

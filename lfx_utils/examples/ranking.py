@@ -48,7 +48,8 @@ def similarity_rates(
 
     Raises:
         TypeError: labels that are absent or not integers.
-        ValueError: labels of another length, unlabelled examples (a negative label), or an M outside [1, n_train].
+        ValueError: labels of another length, unlabelled examples (a negative label), or an M outside [1,
+            n_train].
 
     Source: LF, Section 4.1 and Figure 3.
     """
@@ -68,7 +69,7 @@ def similarity_rates(
             )
         if (labels < 0).any():
             raise ValueError(
-                f"{name} marks {int((labels < 0).sum())} examples as unlabelled (negative); similarity rates need every label."
+                f"{name} marks {int((labels < 0).sum())} examples as unlabelled; similarity rates need every label."
             )
     _check_counts(scores, "counts", counts)
     last = torch.as_tensor(counts, device=scores.device) - 1

@@ -1,4 +1,4 @@
-"""Representation-based example importance: how a test example's representation is made of the training set's."""
+"""Representation-based example importance: a test example's representation made of the training set's."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,8 @@ def represent(encoder: Callable[[Tensor], Tensor], inputs: Tensor, batch_size: i
         `(n, D)`.
 
     Raises:
-        TypeError, ValueError: inputs that are no finite batch, an encoder in training mode, an output that is not `(B, D)`.
+        TypeError, ValueError: inputs that are no finite batch, an encoder in training mode, an output that
+            is not `(B, D)`.
     """
     checks.evaluating(encoder)
     checks.batch("inputs", inputs)
@@ -44,9 +45,10 @@ def dknn(
     Args:
         h_test: `(n_test, D)`.
         h_train: `(n_train, D)`.
-        k: neighbours that keep a score, the lower index first where distances tie; `None` drops the indicator, as LF does.
-        kernel: `"inverse-distance"`; `"rbf"`, exp(−d²/2σ²) with the spread σ; `"polynomial"`, (1 + ⟨h, h'⟩/D)²; or a
-            function of `(b, D)` and `(n_train, D)` that returns `(b, n_train)`.
+        k: neighbours that keep a score, the lower index first where distances tie; `None` drops the
+            indicator, as LF does.
+        kernel: `"inverse-distance"`; `"rbf"`, exp(−d²/2σ²) with the spread σ; `"polynomial"`, (1 + ⟨h,
+            h'⟩/D)²; or a function of `(b, D)` and `(n_train, D)` that returns `(b, n_train)`.
 
     Returns:
         Scores `(n_test, n_train)`.
@@ -81,20 +83,23 @@ def dknn(
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
-    # The faster ‖a‖² + ‖b‖² − 2⟨a, b⟩ loses all digits between near neighbours, the very pairs that matter here.
+    # The faster ‖a‖² + ‖b‖² − 2⟨a, b⟩ loses all digits between near neighbours, the very pairs that matter
+    # here.
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def simplex(
     h_test: Tensor, h_train: Tensor, solver: str = "convex", epochs: int = 1_000, learning_rate: float = 1e-3
 ) -> Tensor:
-    """SimplEx: the convex combination of training representations that comes closest to the test representation.
+    """SimplEx: the convex combination of training representations that comes closest to the test
+    representation.
 
-    Inside the training set's convex hull many weights give the same reconstruction as soon as n_train > D + 1. The convex
-    solver returns those of least norm ‖λ‖ (a ridge of 10⁻⁸ of the data's variance, which costs as little in the objective):
-    unique, shared equally between duplicates, and invariant under rotations of the latent space. The papers' Adam stops
-    wherever it has come after `epochs` steps from uniform weights; its 1,000 steps of 0.001 move each preweight by about
-    one at most, so that it ends near uniform weights, far from the optimum of Eq. 6.
+    Inside the training set's convex hull many weights give the same reconstruction as soon as n_train > D +
+    1. The convex solver returns those of least norm ‖λ‖ (a ridge of 10⁻⁸ of the data's variance, which costs
+    as little in the objective): unique, shared equally between duplicates, and invariant under rotations of
+    the latent space. The papers' Adam stops wherever it has come after `epochs` steps from uniform weights;
+    its 1,000 steps of 0.001 move each preweight by about one at most, so that it ends near uniform weights,
+    far from the optimum of Eq. 6.
 
     Args:
         h_test: `(n_test, D)`.
@@ -107,7 +112,8 @@ def simplex(
         Weights `(n_test, n_train)`, non-negative, each row summing to one.
 
     Raises:
-        ValueError: representations of different sizes, an unknown solver, or a convex solver that has not converged.
+        ValueError: representations of different sizes, an unknown solver, or a convex solver that has not
+            converged.
 
     Source: LF, Eq. 6 and Algorithm 4; Crabbé et al. 2021.
     """

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Rows:
-    """R gradients as rows of a matrix `(R, P)`: some columns as they are, a linear layer's as an outer product δ ⊗ (a, 1)."""
+    """R gradients, rows of a matrix `(R, P)`: a linear layer's columns as outer products δ ⊗ (a, 1)."""
 
     dense: Tensor
     outer: list[tuple[Tensor, Tensor]]
@@ -21,8 +21,8 @@ class Rows:
 def inner(first: Rows, second: Rows) -> Tensor:
     """Inner products of all rows of one matrix with all rows of the other, `(R₁, R₂)`.
 
-    A linear layer contributes ⟨δ, δ'⟩⟨a, a'⟩, which never forms its gradient: for the MNIST encoder of LF Table 5 that
-    leaves 6 of 43 thousand columns to multiply.
+    A linear layer contributes ⟨δ, δ'⟩⟨a, a'⟩, which never forms its gradient: for the MNIST encoder of LF
+    Table 5 that leaves 6 of 43 thousand columns to multiply.
     """
     total = first.dense @ second.dense.T
     for (delta, activation), (other_delta, other_activation) in zip(first.outer, second.outer, strict=True):

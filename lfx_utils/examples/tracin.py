@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from lfx_utils.progress import tqdm
 
 from lfx_utils import checks
 from lfx_utils.examples.gradients import loss_gradients
@@ -25,30 +25,34 @@ def tracin(
     as_published: bool = False,
     memory: int = 512,
 ) -> Tensor:
-    """TracIn scores Σₜ ηₜ ⟨∇L(x, θₜ), ∇L(xⁿ, θₜ)⟩ over the checkpoints, with gradients of the encoder's parameters only.
+    """TracIn scores Σₜ ηₜ ⟨∇L(x, θₜ), ∇L(xⁿ, θₜ)⟩, with gradients of the encoder's parameters only.
 
-    The model is evaluated in evaluation mode. Where the loss is an expectation over noise, as in a denoising autoencoder,
-    it is replaced by its mean over a fixed set of draws, the same for every example and checkpoint.
+    The model is evaluated in evaluation mode. Where the loss is an expectation over noise, as in a denoising
+    autoencoder, it is replaced by its mean over a fixed set of draws, the same for every example and
+    checkpoint.
 
     Args:
-        model: the model that was trained, holding the encoder as a submodule; neither its mode nor its weights change.
-        loss: `loss(model, x)`, a scalar, for a batch x, as in training; noise comes from torch's global generator.
+        model: the model that was trained, holding the encoder as a submodule; neither its mode nor its
+            weights change.
+        loss: `loss(model, x)`, a scalar, for a batch x, as in training; noise comes from torch's global
+            generator.
         checkpoints: pairs of a state dict of `model` and its learning rate ηₜ.
         test: `(n_test, …)`.
         train: `(n_train, …)`.
         part: name of the encoder within the model; `""` if the model is the encoder.
         draws: draws of the noise inside the loss.
         seed: of these draws.
-        as_published: take the gradients as LF's code does, in training mode (batch norm over a single example) and with
-            fresh noise for each.
-        memory: megabytes for the training gradients held at once; test gradients are recomputed for each such block.
+        as_published: take the gradients as LF's code does, in training mode (batch norm over a single
+            example) and with fresh noise for each.
+        memory: megabytes for the training gradients held at once; test gradients are recomputed for each
+            such block.
 
     Returns:
         Scores `(n_test, n_train)`: positive for proponents, negative for opponents.
 
     Raises:
-        ValueError: no checkpoints, checkpoints of another architecture, inputs that are no finite batch, a `part` that the
-            model does not have, or a loss that is not a scalar.
+        ValueError: no checkpoints, checkpoints of another architecture, inputs that are no finite batch, a
+            `part` that the model does not have, or a loss that is not a scalar.
 
     Source: LF, Section 3.1, Table 4 and Algorithm 3; Pruthi et al. 2020.
     """
@@ -68,17 +72,14 @@ def tracin(
             layer.in_features + layer.out_features + 1 for layer in setting.layers.values()
         )
         at_once = max(1, int(memory * 2**20 / (columns * train.element_size())))
-        for state, learning_rate in tqdm(
-            checkpoints, desc="TracIn", unit="checkpoint", leave=False, disable=None
-        ):
+        for state, learning_rate in tqdm(checkpoints, desc="TracIn"):
             setting.load(state)
             for start in range(0, len(train), at_once):
                 gradients = loss_gradients(setting, train[start : start + at_once], draws=draws, seed=fixed)
                 for first in range(0, len(test), 200):
                     rows = loss_gradients(setting, test[first : first + 200], draws=draws, seed=fixed)
-                    scores[first : first + 200, start : start + at_once] += learning_rate * inner(
-                        rows, gradients
-                    )
+                    products = inner(rows, gradients)
+                    scores[first : first + 200, start : start + at_once] += learning_rate * products
     return scores
 
 

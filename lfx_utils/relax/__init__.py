@@ -1,13 +1,14 @@
 """RELAX: which parts of an input keep its representation where it is, and how sure that is.
 
 An input is masked at random many times; a pixel matters if the representations stay similar to the whole input's while
-it is kept. `masks` says what is hidden, `estimators` turns similarities and masks into maps, `control` needs fewer masks
-for the same error, `bounds` says how large the error can be, and `explainer` joins them as `RELAX(encoder).attribute(images)`.
+it is kept. `masks` says what is hidden, `estimators` turns similarities and masks into maps, `control` does so with
+fewer masks, `bounds` says how large the error can be, and `explainer` joins them as `RELAX(encoder).attribute(images)`.
 """
 
 from lfx_utils.relax.bounds import bound_error, bound_masks, half_width
 from lfx_utils.relax.estimators import Moments, cosine, dot, rbf, two_pass, u_relax
-from lfx_utils.relax.explainer import RELAX, Evidence
+from lfx_utils.relax.evidence import Evidence
+from lfx_utils.relax.explainer import RELAX
 from lfx_utils.relax.masks import Blocks, Cells, Pixels, blur, noise
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""How far an estimated map can be from the true one: Theorem 1 beforehand, empirical Bernstein once there are scores."""
+"""How far an estimate can be from the true map: Theorem 1 beforehand, empirical Bernstein once there are scores."""
 
 import math
 

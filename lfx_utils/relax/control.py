@@ -1,8 +1,10 @@
-"""The same map from fewer masks: regress the scores on the masks, whose distribution is known exactly.
+"""The same map from fewer masks: scores that follow the masks linearly need no chance, since the masks' law is known.
 
-With s ≈ a + ⟨b, M − p⟩ the map is E[s M_ij] / E[M_ij] = E[s] + Cov(s, M_ij) / p, and of Cov(M) = p (1 − p) K_H ⊗ K_W each
-factor is an average over shifts. What is left to chance is only what the regression leaves of the scores: with the
-share R² of their variance explained, the error is that of 1 / (1 − R²) times as many masks.
+With s = a + ⟨b, M − p⟩ + rest, what the linear part adds to the map E[s M_ij] / E[M_ij] is known exactly: b times the
+masks' covariance p (1 − p) K_H ⊗ K_W, where each factor is an average over an axis's shifts. What it adds to the
+estimate is known too. The difference has expectation zero: a control variate. It takes the linear part out of the
+error, so that as many masks go about 1 / (1 − R²) times as far, with R² the share of the scores' variance that the
+masks explain.
 """
 
 import math
@@ -44,7 +46,7 @@ class Basis:
             leading = slice(-min(len(value), axis.shape[2] + 5), None)
             values.append(value[leading].clamp_min(0))
             vectors.append(vector[:, leading].float())
-        variance = reduce(torch.outer, values).flatten() if len(values) < 3 else _outer(values)
+        variance = reduce(lambda one, other: torch.outer(one, other).flatten(), values)
         variance = variance * cells.p * (1 - cells.p)
         kept = variance.argsort(descending=True)[:MOST]
         kept = kept[variance[kept] > 1e-6 * variance[kept[0]]]
@@ -57,70 +59,93 @@ class Basis:
             rest = torch.einsum("ns...,sq->n...q", rest, axis.to(rest))
         return rest.flatten(1).cpu().double()[:, self.kept] / self.deviations
 
-    def maps(self, coefficients: Tensor) -> Tensor:
-        """Return Cov(⟨coefficients, features⟩, M) / p, `(B, *shape)`, of coefficients `(B, K)`."""
+    def covariance(self, coefficients: Tensor) -> Tensor:
+        """Return Cov(⟨coefficients, features⟩, M), `(B, *shape)`, of coefficients `(B, K)`."""
         sizes = [axis.shape[1] for axis in self.axes]
-        full = torch.zeros(len(coefficients), math.prod(sizes), dtype=coefficients.dtype)
-        full[:, self.kept] = coefficients * self.deviations / self.p
-        full = full.view(-1, *sizes)
+        rest = torch.zeros(len(coefficients), math.prod(sizes), dtype=coefficients.dtype)
+        rest[:, self.kept] = coefficients * self.deviations
+        rest = rest.view(-1, *sizes)
         for axis in self.axes:
-            full = torch.einsum("bq...,sq->b...s", full, axis.to(full))
-        return full
+            rest = torch.einsum("bq...,sq->b...s", rest, axis.to(rest))
+        return rest
 
 
 @dataclass(frozen=True)
 class Regression:
     """All that a linear regression of scores on features needs of the masks seen so far; `+` joins, in any order.
 
-    Means of features `(K,)` and scores `(B,)`; sums of centred products `(K, K)`, `(K, B)` and `(B,)`.
+    Args:
+        weight: Σ w. A mask that keeps little weighs little, as in the maps: w is the mean of its squares.
+        features, scores: weighted means, `(K,)` and `(B,)`.
+        gram, cross, squares: weighted sums of centred products, `(K, K)`, `(K, B)` and `(B,)`.
+        sums, products: of the features, neither weighted nor centred, `(K,)` and `(K, K)`.
     """
 
-    count: int
+    weight: Tensor
     features: Tensor
     scores: Tensor
     gram: Tensor
     cross: Tensor
     squares: Tensor
+    sums: Tensor
+    products: Tensor
+    count: int
 
     @classmethod
-    def of(cls, scores: Tensor, features: Tensor) -> "Regression":
-        """Summarise scores `(B, N)` and features `(N, K)`."""
-        scores = scores.T.cpu().double()
-        x, y = features - features.mean(dim=0), scores - scores.mean(dim=0)
-        return cls(len(x), features.mean(dim=0), scores.mean(dim=0), x.T @ x, x.T @ y, y.square().sum(dim=0))
+    def of(cls, scores: Tensor, features: Tensor, weights: Tensor) -> "Regression":
+        """Summarise scores `(B, N)` and features `(N, K)` of N masks with weights `(N,)`."""
+        scores, weights = scores.T.cpu().double(), weights.cpu().double()[:, None]
+        total = weights.sum()
+        mean_x, mean_y = (weights * features).sum(dim=0) / total, (weights * scores).sum(dim=0) / total
+        x, y = features - mean_x, scores - mean_y
+        squares = (weights * y.square()).sum(dim=0)
+        sums, products = features.sum(dim=0), features.T @ features
+        return cls(total, mean_x, mean_y, x.T @ (weights * x), x.T @ (weights * y), squares, sums, products, len(x))
 
     def __add__(self, other: "Regression") -> "Regression":
-        count = self.count + other.count
-        share, pull = other.count / count, self.count * other.count / count
+        weight = self.weight + other.weight
+        share, pull = other.weight / weight, self.weight * other.weight / weight
         x, y = other.features - self.features, other.scores - self.scores
         return Regression(
-            count,
+            weight,
             self.features + share * x,
             self.scores + share * y,
             self.gram + other.gram + pull * torch.outer(x, x),
             self.cross + other.cross + pull * torch.outer(x, y),
             self.squares + other.squares + pull * y.square(),
+            self.sums + other.sums,
+            self.products + other.products,
+            self.count + other.count,
         )
 
-    def fit(self, deviations: Tensor) -> tuple[Tensor, Tensor]:
-        """Return E[s] `(B,)` and Cov(s, features) `(B, K)`, the linear part as fitted, the rest as sampled.
+    def fit(self, deviations: Tensor) -> Tensor:
+        """Return the slope of the scores in each feature, `(B, K)`.
 
-        The penalty is on the weight of a pixel, so that coordinates in which masks hardly vary are hardly used; its
+        The penalty is on the slope in a pixel, so that coordinates in which masks hardly vary are hardly used; its
         strength is each input's own, by generalised cross-validation.
         """
         scale = (deviations / deviations.max())[:, None]
         values, vectors = torch.linalg.eigh(scale * self.gram * scale.T)
         values, turned = values.clamp_min(0)[:, None], vectors.T @ (scale * self.cross)
-        penalties = self.count * torch.logspace(-3, 3, 25, dtype=torch.float64)
-        shrunk = 1 / (values + penalties)
+        shrunk = 1 / (values + self.weight * torch.logspace(-3, 3, 25, dtype=torch.float64))
         left = self.squares - 2 * shrunk.T @ turned.square() + (values * shrunk.square()).T @ turned.square()
         free = (1 - (1 + (values * shrunk).sum(dim=0)) / self.count).clamp_min(1e-3)
         best = (left / free[:, None].square()).argmin(dim=0)
-        weights = scale * (vectors @ (turned * shrunk[:, best]))
-        level = self.scores - self.features @ weights
-        # The features are known to be uncorrelated, so what the penalty kept out of the weights comes back unbiased.
-        return level, (weights + (self.cross - self.gram @ weights) / self.count).T
+        return (scale * (vectors @ (turned * shrunk[:, best]))).T
 
 
-def _outer(values: list[Tensor]) -> Tensor:
-    return torch.cartesian_prod(*values).prod(dim=1)
+def corrections(regression: Regression, bases: tuple[Basis, ...], totals: list[Tensor]) -> list[Tensor]:
+    """Return what to add to each input's ratio `(B, *shape)`: what the linear part is due, less what it got by chance.
+
+    Args:
+        totals: Σ m at each pixel, one for each input.
+    """
+    slopes = regression.fit(torch.cat([basis.deviations for basis in bases]))
+    level, sampled = slopes @ regression.sums, slopes @ regression.products
+    sizes = [len(basis.deviations) for basis in bases]
+    found = []
+    for basis, due, got, total in zip(bases, slopes.split(sizes, 1), sampled.split(sizes, 1), totals, strict=True):
+        total = total.cpu().double().clamp_min(1e-12).view([axis.shape[0] for axis in basis.axes])
+        got = basis.covariance(got) + basis.p * level.view(-1, *[1] * total.dim())
+        found.append(basis.covariance(due) / basis.p - got / total)
+    return found

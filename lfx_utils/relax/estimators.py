@@ -1,4 +1,4 @@
-"""From similarities and masks to importance and uncertainty: similarities, the two-pass and the streaming estimators, U-RELAX."""
+"""From similarities and masks to importance and uncertainty, in one pass or two, and U-RELAX."""
 
 import warnings
 from collections.abc import Callable
@@ -84,7 +84,7 @@ class Moments:
         second: scores weighted by the squared masks, for variances and bounds.
 
     Source:
-        Wickstrøm et al. 2023, Section 3.4 (one mask at a time, after West 1979); batches are joined after Chan et al. 1983.
+        Wickstrøm et al. 2023, Section 3.4 (one mask at a time, after West 1979); batches join after Chan et al. 1983.
 
     >>> scores, masks = torch.rand(1, 6), torch.rand(6, 4, 4)
     >>> parts = Moments.of(scores[:, :2], masks[:2]) + Moments.of(scores[:, 2:], masks[2:])
@@ -163,7 +163,8 @@ def u_relax(importance: Tensor, uncertainty: Tensor, gamma: float = 1.0, aggrega
     """
     if importance.shape != uncertainty.shape:
         raise ValueError(
-            f"importance and uncertainty must have one shape, got {tuple(importance.shape)} and {tuple(uncertainty.shape)}."
+            "importance and uncertainty must have one shape, "
+            f"got {tuple(importance.shape)} and {tuple(uncertainty.shape)}."
         )
     if aggregate not in ("mean", "median"):
         raise ValueError(f"aggregate must be 'mean' or 'median', got {aggregate!r}.")

@@ -22,7 +22,7 @@ Fill = Callable[[Tensor, int, torch.Generator], Tensor]
 class Cells:
     """Coarse cells that stay with probability p, upsampled to smooth masks and shifted at random.
 
-    As in the paper's text (after RISE) cells are upsampled to one cell more than the input in each direction, of which a
+    As in the paper's text (after RISE) cells are upsampled to one cell more than the input in each direction, and a
     random crop is taken. The released code upsamples to the input's size and shifts that by up to as many pixels as
     there are cells, borders reflected: places at the cells' centres are then resolved better than those between.
 
@@ -50,10 +50,11 @@ class Cells:
         """Return `count` masks `(count, *shape)`."""
         axes = self.axes(shape)
         device = generator.device
-        masks = torch.rand(count, *(axis.shape[2] for axis in axes), generator=generator, device=device).lt(self.p).float()
+        grid = [axis.shape[2] for axis in axes]
+        masks = torch.rand(count, *grid, generator=generator, device=device).lt(self.p).float()
         for axis in axes:
             shift = torch.randint(len(axis), (count,), generator=generator, device=device)
-            # The first of the coarse axes leaves and its fine one comes last, so that in the end all are in order again.
+            # The first coarse axis leaves and its fine one comes last, so that in the end all are in order again.
             masks = torch.einsum("nsc,nc...->n...s", axis.to(device)[shift], masks)
         return masks
 
@@ -87,7 +88,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Blocks of `size` pixels a side that are dropped anywhere, such that each pixel stays with probability p (Fig. B1)."""
+    """Blocks of `size` pixels a side, dropped anywhere such that each pixel stays with probability p (Fig. B1)."""
 
     size: int = 32
     p: float = 0.5

@@ -1,0 +1,83 @@
+"""Iterative solutions of x (H + λI) = b from products with the curvature alone."""
+
+import warnings
+
+import torch
+from torch import Tensor
+from lfx_utils.progress import tqdm
+
+from lfx_utils.examples.curvature import Product, hessian_product
+from lfx_utils.examples.problem import Problem
+
+
+def conjugate_gradients(
+    product: Product, right: Tensor, damping: float, tolerance: float, steps: int = 1_000
+) -> Tensor:
+    """Solve x (H + λI) = b for every row b of `right` `(R, P)`."""
+    solution, residual = torch.zeros_like(right), right.clone()
+    direction, square = residual.clone(), residual.square().sum(1)
+    goal, steepest = tolerance**2 * square, 0.0
+    for _ in tqdm(range(steps), desc="conjugate gradients"):
+        rows = (square > goal).nonzero().squeeze(1)
+        if not len(rows):
+            return solution
+        along = direction[rows]
+        image = product(along) + damping * along
+        bend = (along * image).sum(1) / along.square().sum(1)
+        steepest = max(steepest, bend.max().item())
+        if not bend.min() > torch.finfo(right.dtype).eps * steepest:
+            raise ValueError(
+                f"The curvature is singular or not positive definite at damping={damping}: it is {bend.min():.1e} "
+                f"along one direction, {steepest:.1e} along another. Pass a larger damping, or take curvature="
+                "'gauss-newton'."
+            )
+        length = square[rows] / (along * image).sum(1)
+        solution[rows] += length[:, None] * along
+        residual[rows] -= length[:, None] * image
+        new = residual[rows].square().sum(1)
+        direction[rows] = residual[rows] + (new / square[rows])[:, None] * along
+        square[rows] = new
+    worst = (square / goal).max().sqrt() * tolerance
+    raise ValueError(
+        f"Conjugate gradients have not converged in {steps} steps, with a relative residual of {worst:.1e}; the "
+        f"curvature is nearly singular at damping={damping}. Pass a larger damping."
+    )
+
+
+def lissa(
+    setting: Problem,
+    train: Tensor,
+    right: Tensor,
+    damping: float,
+    draws: int,
+    seed: int,
+    scale: float,
+    depth: int,
+    samples: int,
+) -> Tensor:
+    """Solve x (H + λI) = b for every row b of `right` `(R, P)` by Algorithm 2's series."""
+    generator = torch.Generator().manual_seed(seed)
+    estimate, norm = right.clone(), right.norm(dim=1)
+    for step in tqdm(range(depth), desc="LiSSA"):
+        rows = torch.randint(len(train), (samples,), generator=generator)
+        product = hessian_product(setting, train if samples >= len(train) else train[rows], draws, seed)
+        estimate = right + estimate - (product(estimate) + damping * estimate) / scale
+        # While I − (H + λI)/σ shrinks every vector, the series cannot outgrow its number of terms.
+        growth = (estimate.norm(dim=1) / norm.clamp_min(1e-300)).max().item()
+        if not growth <= 1.01 * (step + 2):
+            raise ValueError(
+                f"LiSSA diverges: after {step + 1} steps its estimate is {growth:.1e} times the gradient, beyond the "
+                f"{step + 2} that a converging series can reach. Pass a scale above the Hessian's largest eigenvalue "
+                f"(now {scale}), or a larger damping."
+            )
+    few = slice(0, 4)
+    exact = hessian_product(setting, train, draws, seed)(estimate[few]) + damping * estimate[few]
+    residual = ((right[few] - exact / scale).norm(dim=1) / norm[few]).max().item()
+    if residual > 0.1:
+        cosine = torch.cosine_similarity(estimate, right).mean().item()
+        warnings.warn(
+            f"LiSSA has not converged in {depth} steps: its relative residual is {residual:.2f}, its mean cosine with "
+            f"the plain gradient {cosine:.4f}. Its scores are no influence functions yet; raise depth or lower scale.",
+            stacklevel=3,
+        )
+    return estimate / scale
