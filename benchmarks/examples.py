@@ -1,14 +1,14 @@
 """Time example importance against the papers' package on LF's MNIST autoencoder, and check the scores of both.
 
     python -m benchmarks.examples            # about two minutes; needs `pip install lfxai` for the comparison
-    python -m benchmarks.examples --loo      # instead: influence functions against retraining a small
-    autoencoder
+    python -m benchmarks.examples --loo      # instead: influence functions against retraining
 
-1,000 test × 1,000 training images (MNIST where LFX_DATA has it, else random ones), ten checkpoints, two
-threads. Ours is timed in full. The package would need hours: it is timed on small blocks in the same run and
-extrapolated with T = a·n_test + b·n_train + c·n_test·n_train, where c is what it spends on a pair (it reads
-both gradients from disk). Both are charged the processor's seconds, all threads together, rather than the
-clock's, for the sake of busy machines. Peak memory is that of the whole process before the package is imported.
+1,000 test × 1,000 training images (MNIST where LFX_DATA has it, else random ones), ten checkpoints, one
+thread (`--threads 2` for two, on an idle machine). Ours is timed in full. The package would need hours: it is
+timed on small blocks in the same run and extrapolated with T = a·n_test + b·n_train + c·n_test·n_train, where
+c is what it spends on a pair (it reads both gradients from disk). Both are charged the processor's seconds,
+all threads together, rather than the clock's, for the sake of busy machines. Peak memory is that of the whole
+process before the package is imported.
 """
 
 import argparse
@@ -253,6 +253,6 @@ if __name__ == "__main__":
     parser.add_argument(
         "--loo", action="store_true", help="compare influence functions with retraining instead"
     )
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     leave_one_out() if options.loo else main(options.threads)

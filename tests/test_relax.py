@@ -263,6 +263,18 @@ def test_control_needs_fewer_masks(released):
     assert (controlled < plain).all() and (controlled / plain).log().mean().exp() < 0.7
 
 
+@pytest.mark.parametrize("count", [2, 5, 20])
+def test_control_does_no_harm_with_very_few_masks(count):
+    encoder, x = network(2, 24), torch.rand(1, 2, 24, 24)
+    truth = RELAX(encoder, Cells(6)).attribute(x, n_masks=4_000, internal_batch_size=500, seed=99)
+    runs = [RELAX(encoder, Cells(6)).evidence(x, n_masks=count, seed=seed) for seed in range(10)]
+    plain, controlled = (
+        torch.stack([run.importance(estimator) - truth for run in runs]).square().mean()
+        for estimator in ("ratio", "control")
+    )
+    assert controlled < 1.5 * plain
+
+
 # -------------------------------------------------------------------------------------------- theorems
 
 

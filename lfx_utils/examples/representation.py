@@ -83,23 +83,21 @@ def dknn(
 
 
 def _distance(a: Tensor, b: Tensor) -> Tensor:
-    # The faster ‖a‖² + ‖b‖² − 2⟨a, b⟩ loses all digits between near neighbours, the very pairs that matter
-    # here.
+    # The faster ‖a‖² + ‖b‖² − 2⟨a, b⟩ loses all digits between near neighbours, the pairs that matter here.
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def simplex(
     h_test: Tensor, h_train: Tensor, solver: str = "convex", epochs: int = 1_000, learning_rate: float = 1e-3
 ) -> Tensor:
-    """SimplEx: the convex combination of training representations that comes closest to the test
-    representation.
+    """SimplEx: the convex combination of training representations closest to the test representation.
 
     Inside the training set's convex hull many weights give the same reconstruction as soon as n_train > D +
-    1. The convex solver returns those of least norm ‖λ‖ (a ridge of 10⁻⁸ of the data's variance, which costs
-    as little in the objective): unique, shared equally between duplicates, and invariant under rotations of
-    the latent space. The papers' Adam stops wherever it has come after `epochs` steps from uniform weights;
-    its 1,000 steps of 0.001 move each preweight by about one at most, so that it ends near uniform weights,
-    far from the optimum of Eq. 6.
+    1. The convex solver returns those of least norm ‖λ‖ (a ridge of 10⁻⁸ of the data's variance, which
+    costs as little in the objective): unique, shared equally between duplicates, and invariant under
+    rotations of the latent space. The papers' Adam stops wherever it has come after `epochs` steps from
+    uniform weights; its 1,000 steps of 0.001 move each preweight by about one at most, so that it ends near
+    uniform weights, far from the optimum of Eq. 6.
 
     Args:
         h_test: `(n_test, D)`.

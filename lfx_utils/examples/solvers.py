@@ -4,10 +4,10 @@ import warnings
 
 import torch
 from torch import Tensor
-from lfx_utils.progress import tqdm
 
 from lfx_utils.examples.curvature import Product, hessian_product
 from lfx_utils.examples.problem import Problem
+from lfx_utils.progress import tqdm
 
 
 def conjugate_gradients(

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from lfx_utils.progress import tqdm
 
 from lfx_utils import checks
 from lfx_utils.examples.gradients import loss_gradients
 from lfx_utils.examples.problem import Loss, problem
 from lfx_utils.examples.rows import inner
+from lfx_utils.progress import tqdm
 
 
 def tracin(

@@ -137,6 +137,8 @@ class Regression:
 def corrections(regression: Regression, bases: tuple[Basis, ...], totals: list[Tensor]) -> list[Tensor]:
     """Return what to add to each input's ratio `(B, *shape)`: what the linear part is due, less what it got by chance.
 
+    Where a pixel was kept once or less in all, nothing is added.
+
     Args:
         totals: Σ m at each pixel, one for each input.
     """
@@ -145,7 +147,8 @@ def corrections(regression: Regression, bases: tuple[Basis, ...], totals: list[T
     sizes = [len(basis.deviations) for basis in bases]
     found = []
     for basis, due, got, total in zip(bases, slopes.split(sizes, 1), sampled.split(sizes, 1), totals, strict=True):
-        total = total.cpu().double().clamp_min(1e-12).view([axis.shape[0] for axis in basis.axes])
+        total = total.cpu().double().view([axis.shape[0] for axis in basis.axes])
         got = basis.covariance(got) + basis.p * level.view(-1, *[1] * total.dim())
-        found.append(basis.covariance(due) / basis.p - got / total)
+        # Divided by next to nothing, what the coordinates leave out of the masks would count for much.
+        found.append(torch.where(total > 1, basis.covariance(due) / basis.p - got / total, 0))
     return found
