@@ -36,7 +36,7 @@ def collapsed(maps: Tensor, tolerance: float = 1e-6) -> Tensor:
 def pearson(maps: Tensor) -> float:
     """Correlation of two units' maps over examples and pixels together, a mean over pairs of units that are alive.
 
-    LF's text correlates a_i(µ_j, x) itself, the released code |µ_j(x) · a_i(µ_j, x)|; pass the one you mean.
+    LF's text correlates a_i(µ_j, x) itself, the released code `|µ_j(x) · a_i(µ_j, x)|`; pass the one you mean.
 
     Args:
         maps: `(N, D, …)`.
@@ -78,7 +78,7 @@ def cosine(maps: Tensor) -> float:
 
 
 def entropy(maps: Tensor) -> float:
-    """Entropy of the units' shares |a_i(µ_j, x)| / Σ_k |a_i(µ_k, x)|, a mean over the pixels that matter to any unit.
+    """Entropy of the units' shares `|a_i(µ_j, x)| / Σ_k |a_i(µ_k, x)|`, a mean over the pixels that matter to any unit.
 
     Args:
         maps: `(N, D, …)`.
