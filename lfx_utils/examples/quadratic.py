@@ -119,7 +119,7 @@ def _line_search(targets, current, step, slack, change, epsilon) -> Tensor:
     low, high = torch.zeros_like(flat), torch.ones_like(flat)
     while (rising := slope(high) < 0).any() and high.max() < 1e6:
         low, high = torch.where(rising, high, low), torch.where(rising, 2 * high, high)
-    for _ in range(8):
+    for _ in range(24):
         middle = (low + high) / 2
         above = slope(middle) > 0
         low, high = torch.where(above, low, middle), torch.where(above, middle, high)
