@@ -10,7 +10,6 @@ built in a folder of its own and moved to `_build/html` when it is whole.
 import argparse
 import csv
 import hashlib
-import json
 import os
 import re
 import shutil

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
-from lfx_utils.progress import tqdm
 
+from lfx_utils.progress import tqdm
 from lfx_utils.stacks import Record, Run, Stack
 
 VALIDATION = 1_000_002  # the epoch whose draws are the validation's noise; no training has so many

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
 from lfx_utils.progress import tqdm
 
 

@@ -1,4 +1,4 @@
-"""The capsule autoencoder against hand-made matrices, images painted pixel by pixel, and numbers from the definition."""
+"""The capsule autoencoder against hand-made matrices, images painted by hand, and numbers from the definition."""
 
 import math
 
