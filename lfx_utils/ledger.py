@@ -13,8 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from lfx_utils.datasets import MODULES
+
 DATA = Path(__file__).resolve().parents[1] / "data"
-STAND_INS = ("digits", "heartbeats", "photographs")
+STAND_INS = {module.STAND_IN for module in MODULES.values() if hasattr(module, "STAND_IN")}
 VERDICTS = ("reproduced", "reproduced in kind", "not settled at this size", "contradicted", "drawn", "not computable")
 
 
