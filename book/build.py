@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from fnmatch import fnmatch
 from pathlib import Path
@@ -103,6 +104,10 @@ def typeset(everything: list[Chapter]) -> str:
         shutil.copy(ROOT / name, source)
     for chapter in everything:
         write(source / "notebooks" / f"{chapter.name}.ipynb", chapter.page())
+    for name, text in tables(everything).items():
+        write(source / "book" / "generated" / f"{name}.md", text)
+    for path in (everything[0].records.parent / "scorecard").glob("scorecard.*"):
+        shutil.copy(path, source / "book" / "_static")
     parts = [changes.digest([source], source), changes.digest([ROOT / "lfx_utils"], ROOT)]
     parts += [changes.version(name) for name in TYPESETTERS]
     state, mark = hashlib.sha256("".join(parts).encode()).hexdigest(), final / ".made-from"
@@ -130,6 +135,17 @@ def typeset(everything: list[Chapter]) -> str:
     shutil.rmtree(final, ignore_errors=True)
     made.replace(final)
     return ""
+
+
+def tables(everything: list[Chapter]) -> dict[str, str]:
+    """Return what the welcome page and the instructions include: the count of verdicts, and each chapter's time."""
+    counts = Counter(row["verdict"] for chapter in everything for row in chapter.recorded())
+    verdicts = ["| verdict | claims |", "|---|---|", *(f"| {name} | {count} |" for name, count in counts.most_common())]
+    times = ["| chapter | seconds | CPU threads |", "|---|---|---|"]
+    for chapter in everything:
+        made = chapter.past()
+        times.append(f"| {{doc}}`/notebooks/{chapter.name}` | {made['seconds']:.0f} | {made['threads']} |")
+    return {"verdicts": "\n".join(verdicts), "times": "\n".join(times)}
 
 
 def report(everything: list[Chapter], executed: set[str], failures: dict[str, str], profile: str) -> None:
@@ -179,12 +195,15 @@ def main() -> int:
 
     everything = [Chapter(name, asked.profile, asked.seed) for name in names]
     wanted = [chapter for chapter in everything if any(fnmatch(chapter.name, pattern) for pattern in asked.only)]
-    todo = [chapter for chapter in wanted if not chapter.fresh()]
-    if todo:
-        print(f"Executing {len(todo)} of {len(names)} chapters at the {asked.profile} profile, {jobs} at once ...")
-    sys.stdout.flush()
-    failures = execute(todo, jobs, threads)
-    report(everything, {chapter.name for chapter in todo}, failures, asked.profile)
+    executed, failures = set(), {}
+    for gathers in (False, True):  # what reads the others' records comes after them
+        todo = [chapter for chapter in wanted if chapter.gathers == gathers and not chapter.fresh()]
+        if todo and not failures:
+            print(f"Executing {len(todo)} of {len(names)} chapters at the {asked.profile} profile, {jobs} at once ...")
+            sys.stdout.flush()
+            failures = execute(todo, jobs, threads)
+            executed |= {chapter.name for chapter in todo}
+    report(everything, executed, failures, asked.profile)
 
     if failures:
         failed = f"{len(failures)} of {len(names)} chapters failed"

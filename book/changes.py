@@ -89,13 +89,14 @@ def data_root() -> str:
     return json.dumps([str(place), *([str(file), file.stat().st_size] for file in files)])
 
 
-def key(notebook: dict, root: Path, profile: str, seed: int) -> str:
+def key(notebook: dict, root: Path, profile: str, seed: int, records: Iterable[Path] = ()) -> str:
     """Return the sha256 of everything that can change the notebook's outputs; its prose cannot.
 
     Args:
         notebook: parsed `.ipynb`.
         root: the repository.
         profile, seed: the parameters it runs with.
+        records: files that it reads besides.
     """
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     source = code(notebook)
@@ -106,5 +107,6 @@ def key(notebook: dict, root: Path, profile: str, seed: int) -> str:
         "real data": data_root(),
         "run": [profile, seed],
         "versions": versions(),
+        "records": [digest([path], path.parent) for path in sorted(records)],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

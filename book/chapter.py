@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from datetime import date
+from functools import cached_property
 from pathlib import Path
 
 import changes
@@ -29,7 +30,10 @@ def plain(text: str) -> str:
 
 
 class Chapter:
-    """One notebook at one profile and seed: its files, whether it is fresh, and how to execute it."""
+    """One notebook at one profile and seed: its files, whether it is fresh, and how to execute it.
+
+    A notebook whose metadata say `"lfx": {"gathers": true}` reads the others' records and is executed after them.
+    """
 
     def __init__(self, name: str, profile: str, seed: int):
         self.name, self.profile, self.seed = name, profile, seed
@@ -40,7 +44,13 @@ class Chapter:
         self.executed, self.failed = kept / f"{name}.ipynb", kept / f"{name}.failed.ipynb"
         self.running, self.stamp = kept / f".{name}.running.ipynb", kept / f"{name}.json"
         self.records = BUILD / "results" / profile / f"{name}.json"
-        self.key = changes.key(json.loads(self.source.read_text()), ROOT, profile, seed)
+        self.gathers = json.loads(self.source.read_text())["metadata"].get("lfx", {}).get("gathers", False)
+
+    @cached_property
+    def key(self) -> str:
+        """The hash of what the outputs depend on; for a chapter that gathers, of the others' records too."""
+        others = [path for path in self.records.parent.glob("*.json") if path != self.records] if self.gathers else []
+        return changes.key(json.loads(self.source.read_text()), ROOT, self.profile, self.seed, others)
 
     def past(self) -> dict:
         """Return the stamp of the last finished execution, fresh or not; empty if there is none."""
@@ -98,10 +108,17 @@ class Chapter:
         page["metadata"]["language_info"] = done["metadata"]["language_info"]
         done = [cell for cell in done["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])]
         outputs = iter([cell for cell in done if cell["cell_type"] == "code"])
-        for cell in page["cells"]:
+        sources = {row["cell"] for row in self.recorded() if row.get("cell")}
+        cells, page["cells"] = page["cells"], []
+        for cell in cells:
             if cell["cell_type"] == "code":
                 twin = next(outputs)
-                cell |= {"outputs": twin["outputs"], "execution_count": twin["execution_count"]}
+                number = twin["execution_count"]
+                cell |= {"outputs": twin["outputs"], "execution_count": number}
+                if number in sources:  # the scorecard links to the cell that recorded a claim
+                    mark = {"cell_type": "markdown", "id": f"mark-{number}", "metadata": {}}
+                    page["cells"].append(mark | {"source": f'<div id="cell-{number}"></div>'})
+            page["cells"].append(cell)
         data = sorted({row["dataset"] for row in self.recorded() if row.get("dataset")})
         software = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
         foot = (

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 
@@ -48,13 +49,14 @@ def verdict(kind: str, expected: str, spread: str, value: float | None, interval
       identity in expectation, with an interval: if that contains zero and is narrower than ten tolerances.
     - *figure*: drawn.
 
-    On data that stands in for the paper's, reproduced becomes reproduced in kind, and contradicted becomes not settled.
+    Where data or encoder stand in for the paper's, reproduced becomes reproduced in kind, and contradicted becomes not
+    settled.
 
     Args:
         kind: `value`, `order`, `sign`, `proof`, `figure` or `uncomputable`.
         expected, spread: as text from the table of claims; may be empty.
         value, interval: ours; the interval is `(low, high)` or None.
-        real: computed on the paper's data.
+        real: computed on the paper's data and kind of encoder.
         full: computed at the published setting.
 
     >>> verdict("order", "", "", 0.3, (0.1, 0.5), real=True, full=False)
@@ -90,7 +92,7 @@ def verdict(kind: str, expected: str, spread: str, value: float | None, interval
     return no if full else "not settled at this size"
 
 
-def record(session, claim_id: str, estimate, *, dataset=None, note: str = "") -> str:
+def record(session, claim_id: str, estimate, *, dataset=None, stand_in: str = "", note: str = "") -> str:
     """Write one of our numbers into the session's results, beside the published one, and return its verdict.
 
     The results of a chapter lie in `<session.out>/<chapter>.json`, written whole each time, so that a chapter that
@@ -102,6 +104,7 @@ def record(session, claim_id: str, estimate, *, dataset=None, note: str = "") ->
         estimate: our number; or `(number, low, high)` with the ends of its 95 % confidence interval; or None for a
             figure, or where it cannot be computed (`note` then says why).
         dataset: the `Dataset` it was computed on, if any.
+        stand_in: what else stands in for the paper's, such as an encoder trained here; judged as stand-in data is.
         note: one sentence for the scorecard.
 
     Raises:
@@ -117,7 +120,7 @@ def record(session, claim_id: str, estimate, *, dataset=None, note: str = "") ->
     interval = interval or None
     if value is None and claim.kind != "figure" and not note:
         raise ValueError(f"{claim_id} has no value; say why in note.")
-    real = dataset is None or dataset.name not in STAND_INS
+    real = not stand_in and (dataset is None or dataset.name not in STAND_INS)
     full = (
         session.profile == "paper" and claim.paper != "errata"
     )  # the errata's numbers come from encoders of no published size
@@ -130,8 +133,10 @@ def record(session, claim_id: str, estimate, *, dataset=None, note: str = "") ->
         "profile": session.profile,
         "dataset": "" if dataset is None else dataset.name,
         "provenance": "" if dataset is None else dataset.provenance,
+        "stand_in": stand_in,
         "seed": session.seed,
         "chapter": session.chapter,
+        "cell": _cell(),
         "note": note,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
         "device": torch.cuda.get_device_name()
@@ -147,6 +152,12 @@ def record(session, claim_id: str, estimate, *, dataset=None, note: str = "") ->
     part.write_text(json.dumps(list(rows.values()), indent=1))
     part.replace(path)
     return row["verdict"]
+
+
+def _cell() -> int | None:
+    """The number of the notebook cell that is running; None outside a notebook."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell and shell.execution_count
 
 
 def summary(session) -> pd.DataFrame:

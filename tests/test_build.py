@@ -202,6 +202,40 @@ def test_a_page_shows_todays_text_with_the_kept_outputs(copy, monkeypatch):
     assert len(page["cells"]) == len(rewritten.cells) + 1
 
 
+RECORD = """folder = pathlib.Path(os.environ['LFX_OUT'], profile)
+folder.mkdir(parents=True, exist_ok=True)
+(folder / '{}.json').write_text('[{{"id": "{}", "cell": 3}}]')"""
+
+
+@pytest.mark.long
+def test_a_chapter_that_gathers_comes_last_and_again_when_a_record_changed(copy):
+    reader = notebook("print(len(list(pathlib.Path(os.environ['LFX_OUT'], profile).glob('*.json'))))")
+    reader.metadata["lfx"] = {"gathers": True}
+    others = [notebook(RECORD.format(name, "claim"), "time.sleep(1)") for name in "bc"]
+    add(copy, a=reader, b=others[0], c=others[1])
+    assert build(copy).returncode == 0
+
+    def counted() -> list[str]:
+        return [out["text"] for cell in nbformat.read(executed(copy, "a"), 4).cells for out in cell.get("outputs", [])]
+
+    assert counted() == ["2\n"]
+    assert "Executing" not in build(copy).stdout
+    add(copy, a=reader, b=others[0], c=notebook(RECORD.format("c", "another")))
+    again = build(copy).stdout
+    assert again.count("Executing 1 of 3") == 2
+
+
+def test_a_page_marks_the_cells_that_recorded_a_claim(copy):
+    add(copy, a=notebook("print(1)", RECORD.format("a", "claim")))
+    assert build(copy).returncode == 0
+    script = "import chapter; print(chapter.Chapter('a', 'quick', 0).page())"
+    environment = os.environ | {"PYTHONPATH": str(copy / "book")}
+    shown = subprocess.run([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, check=True)
+    cells = json.loads(shown.stdout)["cells"]
+    marks = [number for number, cell in enumerate(cells) if 'id="cell-3"' in cell["source"]]
+    assert len(marks) == 1 and cells[marks[0] + 1]["execution_count"] == 3
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -93,7 +93,8 @@ def run(path: Path, folder: Path) -> tuple[Path, list[dict]]:
     command += ["--kernel", "python3", "-p", "profile", "smoke", "-p", "seed", "1"]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
-    return folder / path.name, json.loads((folder / "out" / "smoke" / f"{path.stem}.json").read_text())
+    records = folder / "out" / "smoke" / f"{path.stem}.json"  # a chapter without claims writes none
+    return folder / path.name, json.loads(records.read_text()) if records.exists() else []
 
 
 @pytest.mark.long
@@ -105,7 +106,7 @@ def test_runs_alone_offline_and_from_anywhere(path, tmp_path):
         of_this_page = {row["id"] for row in csv.DictReader(file) if row["page"] == path.stem}
     recorded = {row["id"] for row in records}
     assert (of_this_page - recorded, recorded - of_this_page) == (set(), set())  # (forgotten, of another page)
-    assert {row["profile"] for row in records} == {"smoke"} and {row["seed"] for row in records} == {1}
+    assert {(row["profile"], row["seed"]) for row in records} <= {("smoke", 1)}
     assert wordless(executed) == []
     assert regression.outside(records) == []
 
