@@ -4,6 +4,7 @@ VENV    ?= .venv
 PROFILE ?= quick
 SEED    ?= 0
 PORT    ?= 8000
+SWEEP   ?=
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.lfx-installed
 
@@ -21,8 +22,9 @@ book: $(READY)  ## execute what changed and build the HTML book
 test: $(READY)  ## run every test, the notebooks at the smoke profile included
 	@$(BIN)/python -m pytest -q -n auto --maxschedchunk 1
 
-paper: $(READY)  ## execute the notebooks at the papers' sizes (a GPU helps; resumable)
-	@$(BIN)/python book/build.py --profile paper --seed $(SEED) --no-html
+paper: $(READY)  ## run the papers' settings as a workflow of many jobs (a GPU helps; resumable)
+	@$(BIN)/python -m snakemake --snakefile workflow/Snakefile --cores all --keep-going --rerun-incomplete --nolock \
+	  --rerun-triggers params $(SWEEP)
 
 bench: $(READY)  ## measure speed against the papers' own packages
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'

@@ -89,7 +89,9 @@ def data_root() -> str:
     return json.dumps([str(place), *([str(file), file.stat().st_size] for file in files)])
 
 
-def key(notebook: dict, root: Path, profile: str, seed: int, records: Iterable[Path] = ()) -> str:
+def key(
+    notebook: dict, root: Path, profile: str, seed: int, records: Iterable[Path] = (), data: Iterable[str] = DATA
+) -> str:
     """Return the sha256 of everything that can change the notebook's outputs; its prose cannot.
 
     Args:
@@ -97,13 +99,14 @@ def key(notebook: dict, root: Path, profile: str, seed: int, records: Iterable[P
         root: the repository.
         profile, seed: the parameters it runs with.
         records: files that it reads besides.
+        data: folders of the repository that it reads.
     """
     cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     source = code(notebook)
     parts = {
         "cells": [["".join(cell["source"]), "parameters" in cell["metadata"].get("tags", [])] for cell in cells],
         "modules": digest(modules(source, root), root),
-        "data": digest((root / folder for folder in DATA), root),
+        "data": digest((root / folder for folder in data), root),
         "real data": data_root(),
         "run": [profile, seed],
         "versions": versions(),

@@ -57,7 +57,7 @@ def save(frame: pd.DataFrame, folder: Path) -> tuple[Path, Path]:
 
 
 def page(frame: pd.DataFrame) -> str:
-    """Return the scorecard as a table in HTML that a reader can search and filter; it needs no kernel and no network."""
+    """Return the scorecard as a table in HTML that a reader can search and filter, without kernel or network."""
     options = {name: sorted(set(frame[name])) for name in ("paper", "page")}
     options["verdict"] = [name for name in (*VERDICTS, MISSING) if name in set(frame["verdict"])]
     menus = "".join(
@@ -80,7 +80,7 @@ def _records(folder: Path) -> dict[str, dict]:
 
 
 def _row(claim: str, row: pd.Series) -> str:
-    text = {name: "" if value is None or value != value else html.escape(str(value)) for name, value in row.items()}
+    text = {name: "" if pd.isna(value) else html.escape(str(value)) for name, value in row.items()}
     where = f"{text['page']}.html" + (f"#cell-{row['cell']:.0f}" if text["cell"] else "")
     expected = " ± ".join(filter(None, (text["published"], text["spread"]))) if text["kind"] == "value" else text["kind"]
     run = ", ".join(filter(None, (text["profile"], text["dataset"], text["stand_in"])))
