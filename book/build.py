@@ -100,8 +100,8 @@ def typeset(everything: list[Chapter]) -> str:
     source, output, final = BUILD / "source", BUILD / "sphinx", BUILD / "html"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    for name in ("_config.yml", "_toc.yml"):
-        shutil.copy(ROOT / name, source)
+    shutil.copy(ROOT / "_toc.yml", source)
+    write(source / "_config.yml", yaml.safe_dump(configuration(), allow_unicode=True, sort_keys=False))
     for chapter in everything:
         write(source / "notebooks" / f"{chapter.name}.ipynb", chapter.page())
     for name, text in tables(everything).items():
@@ -137,15 +137,33 @@ def typeset(everything: list[Chapter]) -> str:
     return ""
 
 
+def configuration() -> dict:
+    """Return `_config.yml` with what follows from the public address: where the pages will lie, and their card."""
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text())
+    owner, name = settings["repository"]["url"].rstrip("/").split("/")[-2:]
+    pages = f"https://{owner}.github.io/{name}"
+    settings["html"]["baseurl"] = f"{pages}/"
+    settings["sphinx"]["config"]["myst_html_meta"] = {
+        "property=og:title": settings["title"],
+        "property=og:type": "website",
+        "property=og:image": f"{pages}/_static/card.png",
+        "name=twitter:card": "summary_large_image",
+    }
+    return settings
+
+
 def tables(everything: list[Chapter]) -> dict[str, str]:
-    """Return what the welcome page and the instructions include: the count of verdicts, and each chapter's time."""
+    """Return what pages include: the count of verdicts, each chapter's time, and the index of figures."""
     counts = Counter(row["verdict"] for chapter in everything for row in chapter.recorded())
     verdicts = ["| verdict | claims |", "|---|---|", *(f"| {name} | {count} |" for name, count in counts.most_common())]
     times = ["| chapter | seconds | CPU threads |", "|---|---|---|"]
     for chapter in everything:
         made = chapter.past()
         times.append(f"| {{doc}}`/notebooks/{chapter.name}` | {made['seconds']:.0f} | {made['threads']} |")
-    return {"verdicts": "\n".join(verdicts), "times": "\n".join(times)}
+    figures = []
+    for chapter in everything:
+        figures += ["", f"## {{doc}}`/notebooks/{chapter.name}`", "", *chapter.figures()]
+    return {name: "\n".join(lines) for name, lines in (("verdicts", verdicts), ("times", times), ("figures", figures))}
 
 
 def report(everything: list[Chapter], executed: set[str], failures: dict[str, str], profile: str) -> None:

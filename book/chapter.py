@@ -130,6 +130,12 @@ class Chapter:
         page["cells"].append({"cell_type": "markdown", "id": "lfx-foot", "metadata": {}, "source": foot})
         return json.dumps(page, indent=1)
 
+    def figures(self) -> list[str]:
+        """Return a line a captioned figure: a link that shows its caption."""
+        cells = json.loads(self.source.read_text())["cells"]
+        labelled = [cell["metadata"].get("mystnb", {}).get("figure", {}) for cell in cells]
+        return [f"- {{ref}}`{figure['name']}`" for figure in labelled if "name" in figure]
+
     def recorded(self) -> list[dict]:
         """Return what the chapter recorded in the ledger."""
         return json.loads(self.records.read_text()) if self.records.is_file() else []

@@ -41,6 +41,7 @@ def fit(
     epochs: int,
     settings: tuple[Sequence[float], ...] = (),
     batch_size: int = 100,
+    rate: float = 1e-3,
     validation: Tensor | None = None,
     patience: int | None = None,
     prepare: Callable[[Tensor], Tensor] = lambda rows: rows,
@@ -48,7 +49,7 @@ def fit(
     checkpoint: Path | None = None,
     together: bool | None = None,
 ) -> list[Record]:
-    """Train all models in place with Adam (learning rate 1e-3, weight decay 1e-5) and leave them in evaluation mode.
+    """Train all models in place with Adam (weight decay 1e-5) and leave them in evaluation mode.
 
     The parameters are stacked, Adam steps the stacks, and every model has its own order of examples and its own noise,
     so that each ends as it would have ended alone. A model that stops is taken out of the stacks and the others go on:
@@ -64,6 +65,7 @@ def fit(
         epochs: passes over the data, at most.
         settings: each holds one number a model, such as its β.
         batch_size: examples a step and model; a last batch of a single one is skipped.
+        rate: learning rate; the papers' by default.
         validation: as `data`; each model ends with the weights of its best epoch, else of its last.
         patience: see above; needs `validation`.
         prepare: maps rows of `data` `(B, …)` to inputs `(B, …)`, batch by batch.
@@ -89,8 +91,9 @@ def fit(
     together = device.type != "cpu" if together is None else together
     columns = [torch.as_tensor(values, dtype=torch.float32, device=device) for values in settings]
     data, validation = data.to(device), None if validation is None else validation.to(device)
-    run = Run(stack, names)
-    plan = [names, [int(seed) for seed in seeds], [values.tolist() for values in columns], len(data), batch_size, noise]
+    run = Run(stack, names, rate)
+    lists = [names, [int(seed) for seed in seeds], [values.tolist() for values in columns]]
+    plan = [*lists, len(data), batch_size, noise, rate]
     if checkpoint and Path(checkpoint).exists():
         run.resume(Path(checkpoint), plan)
 

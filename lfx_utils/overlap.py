@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from scipy import stats
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 CHUNK = 256  # examples of maps that are taken to double precision at a time
@@ -107,6 +108,25 @@ def units_per_pixel(maps: Tensor) -> float:
     return torch.cat(counts).double().mean().item()
 
 
+def recognised(maps: Tensor) -> float:
+    """Share of maps whose unit a linear classifier names rightly, trained on the first half of the examples.
+
+    Args:
+        maps: `(N, D, …)`; each map is scaled to length one, so that only its pattern counts.
+
+    Returns:
+        a share; 1/D by chance. NaN where fewer than two units are alive.
+    """
+    rows = _alive(maps)
+    units, half = rows.shape[1], len(rows) // 2
+    if units < 2 or not half:
+        return float("nan")
+    patterns = torch.nn.functional.normalize(rows, dim=2)
+    train, test = (part.flatten(0, 1).cpu().numpy() for part in (patterns[:half], patterns[half:]))
+    classifier = LogisticRegression(C=10, max_iter=300).fit(train, np.tile(np.arange(units), half))
+    return float(classifier.score(test, np.tile(np.arange(units), len(rows) - half)))
+
+
 def active_units(means: Tensor, threshold: float = 0.01) -> Tensor:
     """Which units answer to the input: those whose means µ_j(x), `(N, D)`, have a variance above `threshold`.
 
@@ -145,13 +165,13 @@ class RankCorrelation:
 
 
 def spearman(levels, values, draws: int = 5_000, seed: int = 0, confidence: float = 0.95) -> RankCorrelation:
-    """Spearman's ρ of a measure against β over trained models.
+    """Spearman's ρ of a measure against β, or against another measure, over trained models.
 
     Args:
-        levels: β of each model.
+        levels: β of each model, or the other measure.
         values: its measure; a NaN (a model without two live units) is left out.
         draws: of permutations, which tell what ρ would be if β did not matter, and of resamples of the models of each
-            level, which tell how sure ρ is.
+            level, which tell how sure ρ is; of all models where no two share a level.
         seed: of a generator of its own.
         confidence: of both intervals.
 
@@ -171,10 +191,11 @@ def spearman(levels, values, draws: int = 5_000, seed: int = 0, confidence: floa
     rho = _correlate(ranks, stats.rankdata(values))
     shuffled = _correlate(rng.permuted(np.tile(ranks, (draws, 1)), axis=1), stats.rankdata(values))
     resample = np.empty((draws, len(values)), int)
-    for level in np.unique(levels):
-        (own,) = np.nonzero(levels == level)
+    groups = levels if len(np.unique(levels)) < len(levels) else np.zeros_like(levels)
+    for group in np.unique(groups):
+        (own,) = np.nonzero(groups == group)
         resample[:, own] = rng.choice(own, (draws, len(own)))
-    redrawn = _correlate(ranks, stats.rankdata(values[resample], axis=1))
+    redrawn = _correlate(*(stats.rankdata(column[resample], axis=1) for column in (levels, values)))
     p = (1 + (np.abs(shuffled) >= abs(rho) - 1e-12).sum()) / (1 + draws)
     low, high = np.nanquantile(redrawn, tails)
     return RankCorrelation(float(rho), float(low), float(high), tuple(np.quantile(shuffled, tails).tolist()), float(p))

@@ -82,7 +82,8 @@ def _records(folder: Path) -> dict[str, dict]:
 def _row(claim: str, row: pd.Series) -> str:
     text = {name: "" if pd.isna(value) else html.escape(str(value)) for name, value in row.items()}
     where = f"{text['page']}.html" + (f"#cell-{row['cell']:.0f}" if text["cell"] else "")
-    expected = " ± ".join(filter(None, (text["published"], text["spread"]))) if text["kind"] == "value" else text["kind"]
+    number = " ± ".join(filter(None, (text["published"], text["spread"])))
+    expected = number if text["kind"] == "value" else text["kind"]
     run = ", ".join(filter(None, (text["profile"], text["dataset"], text["stand_in"])))
     run += f", seed {row['seed']:.0f}, {row['seconds']:.0f} s" if text["profile"] else ""
     large = f"{_number(row, 'paper_')}, {text['paper_verdict']}" if text["paper_verdict"] else ""

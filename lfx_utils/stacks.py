@@ -25,14 +25,15 @@ class Record:
 class Run:
     """The state between two epochs: stacks of the models that still train, best weights of all, records, optimiser."""
 
-    def __init__(self, stack: Stack, names: list[str]):
+    def __init__(self, stack: Stack, names: list[str], rate: float):
         self.kept = {name: value.detach().clone() for name, value in stack.items()}
         self.records, self.alive, self.epoch = [Record(name) for name in names], list(range(len(names))), 0
+        self.rate = rate
         self._hold(stack, [])
 
     def _hold(self, stack: Stack, moments: list[dict[str, Tensor]]) -> None:
         self.stack = {name: value.detach().clone().requires_grad_() for name, value in stack.items()}
-        self.optimiser = torch.optim.Adam(self.stack.values(), lr=1e-3, weight_decay=1e-5)
+        self.optimiser = torch.optim.Adam(self.stack.values(), lr=self.rate, weight_decay=1e-5)
         self.optimiser.state.update(zip(self.stack.values(), moments, strict=False))
 
     def _moments(self) -> list[dict[str, Tensor]]:

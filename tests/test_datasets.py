@@ -21,7 +21,7 @@ from torchvision.datasets import CIFAR10, MNIST
 from lfx_utils.datasets import MODULES, Unavailable, base, cifar10, ecg5000, heartbeats, load, mnist, photographs
 
 EMBEDDED = ("digits", "heartbeats", "photographs")
-STAND_INS = {"mnist": "digits", "ecg5000": "heartbeats", "cifar10": "photographs"}
+STAND_INS = {"mnist": "digits", "ecg5000": "heartbeats", "cifar10": "photographs", "svhn": "photographs"}
 REAL = Path(os.environ.get("LFX_DATA", "nowhere"))
 
 
@@ -82,7 +82,7 @@ def test_impossible_sizes(size):
 
 
 def test_unknown_name():
-    known = "cifar10, digits, dsprites, ecg5000, heartbeats, mnist, photographs, sprites"
+    known = "cifar10, digits, dsprites, ecg5000, heartbeats, mnist, photographs, sprites, svhn"
     with pytest.raises(ValueError, match=f"{known}; got 'minst'"):
         load("minst")
 

@@ -80,6 +80,15 @@ def test_impossible_maps(bad):
         overlap.pearson(bad)
 
 
+def test_units_with_patterns_of_their_own_are_recognised():
+    windows = (torch.rand(80, 1, 30, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    patterns = torch.randn(1, 3, 30, generator=torch.Generator().manual_seed(1)).sign()
+    assert overlap.recognised(windows * patterns) > 0.97  # signs tell the units apart, …
+    assert 0.2 < overlap.recognised((windows * patterns).abs()) < 0.5  # … places alone do not
+    assert overlap.recognised(windows * patterns * torch.rand(80, 3, 1)) > 0.97  # whatever their sizes
+    assert math.isnan(overlap.recognised(windows * torch.tensor([1.0, 0.0, 0.0])[:, None]))
+
+
 def test_active_units():
     means = torch.stack([torch.linspace(-1, 1, 50), torch.full((50,), 0.3), 0.05 * torch.linspace(-1, 1, 50)], 1)
     assert overlap.active_units(means).tolist() == [True, False, False]
@@ -112,6 +121,20 @@ def test_spearman_is_rarely_sure_of_nothing():
         found = overlap.spearman(levels, rng.standard_normal(18), draws=300, seed=trial)
         outside += not found.null[0] <= found.rho <= found.null[1]
     assert 2 <= outside <= 22
+
+
+def test_spearman_against_another_measure():
+    # No two models share a level: pairs are resampled, as they are for a correlation of two measurements.
+    rng = np.random.default_rng(0)
+    levels = rng.standard_normal(40)
+    values = levels + 0.5 * rng.standard_normal(40)
+    found = overlap.spearman(levels, values)
+    usual = stats.bootstrap(
+        (levels, values), lambda a, b: stats.spearmanr(a, b).statistic,
+        paired=True, vectorized=False, method="percentile", n_resamples=999, rng=1,
+    ).confidence_interval  # fmt: skip
+    assert (found.low, found.high) == pytest.approx((usual.low, usual.high), abs=0.04)
+    assert found.low < found.rho < found.high
 
 
 @pytest.mark.parametrize(

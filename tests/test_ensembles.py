@@ -110,6 +110,15 @@ def test_early_stopping_freezes_a_model_with_its_best_weights():
     assert models[1].weight.item() == pytest.approx(-0.001, abs=1e-4)
 
 
+def test_rate_is_the_step_of_adam():
+    # Adam's first step has the length of its rate, whatever the gradient.
+    for rate in (1e-3, 0.25):
+        model = Line()
+        loss = lambda m, x, eps: (m(x) - 5).square().mean()  # noqa: E731
+        ensembles.fit([model], loss, torch.ones(4, 1), seeds=[0], noise=0, epochs=1, rate=rate)
+        assert model.weight.item() == pytest.approx(rate, rel=1e-3)
+
+
 @pytest.mark.parametrize("together", [True, False])
 def test_a_model_that_breaks_is_named_and_the_others_go_on(images, together):
     def loss(model, inputs, noise, setting):

@@ -524,6 +524,12 @@ IMAGES = torch.rand(2, 1, 8, 8)
         (lambda: RELAX(flat).attribute((IMAGES, IMAGES[:1])), "one row for each example"),
         (lambda: u_relax(IMAGES, IMAGES[:1]), "must have one shape"),
         (lambda: u_relax(IMAGES, IMAGES, aggregate="max"), "aggregate must be"),
+        (lambda: u_relax(IMAGES, IMAGES, gamma=float("nan")), "gamma must be positive"),
+        (
+            lambda: RELAX(flat, fill=torch.rand(5)).attribute(IMAGES),
+            r"fill must be finite and broadcast .* got \(5,\)",
+        ),
+        (lambda: RELAX(flat, fill=math.inf), "fill must be finite, got inf"),
         (lambda: bound_masks(0, 0.1), "t must be positive"),
         (lambda: bound_error(10, 1.0), "delta must lie strictly between 0 and 1"),
         (lambda: bound_error(0, 0.1), "n_masks must be at least 1"),

@@ -44,7 +44,7 @@ def test_links_lead_somewhere(page):
 
 def test_the_public_address_is_written_the_same_everywhere():
     address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
-    texts = [path.read_text() for path in [*PAGES, *(ROOT / "notebooks").glob("*.ipynb")]]
+    texts = [path.read_text() for path in [*PAGES, ROOT / "CITATION.cff", *(ROOT / "notebooks").glob("*.ipynb")]]
     written = {link for text in texts for link in re.findall(r"https://github\.com/[\w-]+/executable-edition", text)}
     assert written == {address}
 

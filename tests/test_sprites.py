@@ -222,3 +222,8 @@ def test_every_real_image_at_hand():
     for kind, (most, mean) in enumerate(((23, 0.05), (4, 0.12), (3, 0.06))):  # pixels of an image's 4,096
         assert wrong[shape == kind].max() <= most and wrong[shape == kind].double().mean() < mean
     assert (wrong == 0).double().mean() > 0.9
+    # A full turn: pictures of orientations 0 and 39 are the same, where both are at hand.
+    first = held[sprites.factors(held, "orientation")[:, 0] == 0]
+    last = first + 39 * 32 * 32
+    both = torch.isin(last, held)
+    assert both.sum() > 100 and torch.equal(images(first[both]), images(last[both]))

@@ -49,6 +49,26 @@ def test_sampling():
     assert torch.allclose((sample - mean) / log_std.exp(), noise, atol=1e-5)
 
 
+@pytest.mark.parametrize("size", [16, 64])
+def test_enlivened_signals_keep_their_size(size):
+    model = vae.VAE(size, 6)
+    images = torch.rand(200, 1, size, size, generator=generator()).round()
+
+    def spread():
+        with torch.no_grad():
+            code = model.encoder(images)
+            return code.std(0).mean().item(), model.decoder(torch.randn(200, 6, generator=generator(1))).std().item()
+
+    plain = spread()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        assert vae.enliven(model, brightness=0.2) is model
+    lively = spread()
+    assert lively[0] > 5 * plain[0] and lively[1] > 5 * plain[1] and 0.3 < lively[1] < 3
+    assert torch.sigmoid(model.decoder[-1].bias).item() == pytest.approx(0.2)
+    assert all(value.isfinite().all() for value in model.parameters())
+
+
 def test_mean_encoder_shares_weights_and_can_be_explained():
     model = VAE(16, 2, width=4).eval()
     encoder, images = vae.mean_encoder(model), torch.rand(3, 1, 16, 16, generator=generator())

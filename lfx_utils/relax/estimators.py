@@ -39,7 +39,7 @@ def dot(latents: Tensor, masked: Tensor) -> Tensor:
 
 def rbf(width: float) -> Similarity:
     """Return the Gaussian kernel exp(−‖h − h̄‖² / 2 width²), a similarity that needs no norm and lies in (0, 1]."""
-    if width <= 0:
+    if not width > 0:
         raise ValueError(f"width must be positive, got {width}.")
     return lambda latents, masked: torch.exp((latents - masked).square().sum(dim=-1) / (-2 * width**2))
 
@@ -166,6 +166,8 @@ def u_relax(importance: Tensor, uncertainty: Tensor, gamma: float = 1.0, aggrega
             "importance and uncertainty must have one shape, "
             f"got {tuple(importance.shape)} and {tuple(uncertainty.shape)}."
         )
+    if not gamma > 0:
+        raise ValueError(f"gamma must be positive, got {gamma}.")
     if aggregate not in ("mean", "median"):
         raise ValueError(f"aggregate must be 'mean' or 'median', got {aggregate!r}.")
     flat = uncertainty.flatten(1)

@@ -56,6 +56,8 @@ class RELAX:
         dtype: torch.dtype | None = None,
         channels_last: bool = False,
     ):
+        if isinstance(fill, int | float) and not math.isfinite(fill):
+            raise ValueError(f"fill must be finite, got {fill}.")
         self.encoder, self.masks, self.similarity, self.fill = encoder, masks, similarity, fill
         self.dims, self.dtype, self.channels_last = dims, dtype, channels_last
 
@@ -172,7 +174,13 @@ class RELAX:
         """Return a number, or `(B or 1, N or 1, …)`."""
         if callable(self.fill):
             return self.fill(view, count, generator)
-        return self.fill.expand_as(view)[:, None] if isinstance(self.fill, Tensor) else self.fill
+        if not isinstance(self.fill, Tensor):
+            return self.fill
+        if not torch.isfinite(self.fill).all() or _broadcast(self.fill, view) != view.shape:
+            raise ValueError(
+                f"fill must be finite and broadcast with inputs {tuple(view.shape)}, got {tuple(self.fill.shape)}."
+            )
+        return self.fill.expand_as(view)[:, None]
 
     def _encode(self, *views: Tensor) -> Tensor:
         if self.channels_last:
@@ -209,6 +217,13 @@ def _cover(view: Tensor, masks: Tensor, fill, which: Tensor, mask: Tensor) -> Te
         fill = fill[which if len(fill) > 1 else 0 * which, mask if fill.shape[1] > 1 else 0 * mask]
         return torch.lerp(fill.to(inputs), inputs, kept)
     return inputs * kept + fill * (1 - kept) if fill else inputs * kept
+
+
+def _broadcast(one: Tensor, other: Tensor) -> torch.Size | None:
+    try:
+        return torch.broadcast_shapes(one.shape, other.shape)
+    except RuntimeError:
+        return None
 
 
 def _parts(size: int, step: int) -> list[slice]:

@@ -1,0 +1,74 @@
+"""Explainers as files: weights as safetensors, the rest as JSON in their header; nothing is pickled."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from lfx_utils.nemu import objective as objectives
+from lfx_utils.nemu.explainer import NEMU
+from lfx_utils.nemu.objective import Objective
+
+
+def save(explainers: Mapping[str, NEMU], path: Path | str, *, half: bool = False) -> None:
+    """Write the decoders of explainers of one encoder, by name, and what belongs to them; but not the encoder.
+
+    Args:
+        explainers: fitted.
+        path: of the file.
+        half: keep the weights in half precision, which moves masks by about a thousandth.
+
+    Raises:
+        ValueError: explainers of different encoders, or one that is not fitted.
+    """
+    weights, about = {}, {}
+    for name, each in explainers.items():
+        each.ready()
+        objective = vars(each.objective) | {"distance": each.objective.distance.__name__}
+        about[name] = {"shape": each.shape, "layers": each.layers, "decoder": each.kind, "objective": objective}
+        for key, value in each.decoder.state_dict().items():
+            value = value.half() if half and value.is_floating_point() else value
+            weights[f"{name}/{key}"] = value.contiguous().cpu()
+    prints = {fingerprint(each.encoder) for each in explainers.values()}
+    if len(prints) != 1:
+        raise ValueError(f"explainers must be of one encoder, got {len(prints)}.")
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    save_file(weights, path, {"nem-u": json.dumps({"encoder": prints.pop(), "explainers": about})})
+
+
+def load(path: Path | str, encoder: nn.Module) -> dict[str, NEMU]:
+    """Read the explainers that `save` wrote, for the same encoder.
+
+    Raises:
+        ValueError: a file of another kind, or another encoder than the explainers were fitted to.
+    """
+    with safe_open(path, "pt") as file:
+        header = json.loads((file.metadata() or {}).get("nem-u", "null"))
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if header is None:
+        raise ValueError(f"path must name a file that NEM-U's explainers were saved to, got {path}.")
+    if header["encoder"] != fingerprint(encoder):
+        raise ValueError(f"encoder must be the one that the explainers in {path} were fitted to; its weights differ.")
+    device = next((each.device for each in encoder.parameters()), torch.device("cpu"))
+    found = {}
+    for name, about in header["explainers"].items():
+        kind = about["objective"] | {"distance": getattr(objectives, about["objective"]["distance"])}
+        found[name] = NEMU(encoder, Objective(**kind), about["decoder"])
+        found[name].build(torch.zeros(1, *about["shape"], device=device))
+        own = {key.removeprefix(f"{name}/"): value for key, value in weights.items() if key.startswith(f"{name}/")}
+        found[name].decoder.load_state_dict(own)
+    return found
+
+
+def fingerprint(encoder: nn.Module) -> str:
+    """Return a checksum of an encoder's parameters and buffers, with their names."""
+    digest = hashlib.sha256()
+    for name, value in encoder.state_dict().items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

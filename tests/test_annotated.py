@@ -1,0 +1,290 @@
+"""Images with ground truth: VOC and COCO in both layouts, their squares, and what happens where they are missing."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from lfx_utils.datasets import IGNORE, Annotated, annotated, coco, load_annotated, voc
+
+REAL = Path(os.environ.get("LFX_DATA", "nowhere"))
+
+
+@pytest.fixture
+def toy():
+    masks = torch.zeros(3, 8, 8, dtype=torch.long)
+    masks[0, 2:5, 3:7], masks[0, 5, 3:7], masks[2] = 2, IGNORE, IGNORE
+    return Annotated(
+        name="toy",
+        images=torch.rand(3, 3, 8, 8),
+        masks=masks,
+        boxes=(torch.tensor([[3.0, 2, 7, 6]]), torch.zeros(0, 4), torch.tensor([[0.0, 0, 1, 2], [6.5, 0, 8, 2]])),
+        box_classes=(torch.tensor([1]), torch.zeros(0).long(), torch.tensor([0, 1])),
+        labels=torch.tensor([[False, True], [False, False], [True, True]]),
+        class_names=("cup", "pen"),
+        provenance="By hand.",
+    )
+
+
+def test_subsets(toy):
+    part = toy.subset([2, 0])
+    assert len(part) == 2 and part.name == "toy"
+    assert torch.equal(part.images, toy.images[[2, 0]]) and torch.equal(part.masks, toy.masks[[2, 0]])
+    assert part.boxes[0] is toy.boxes[2] and part.box_classes[1] is toy.box_classes[0]
+    assert torch.equal(toy.subset(toy.labels[:, 1]).labels, toy.labels[[0, 2]])
+    assert len(toy.subset(slice(1))) == len(toy.subset(1)) == 1
+
+
+def test_foreground_and_inside(toy):
+    assert toy.foreground().sum((1, 2)).tolist() == [12, 0, 0]
+    expected = torch.zeros(3, 8, 8, dtype=torch.bool)
+    expected[0, 2:6, 3:7], expected[2, :2, 0], expected[2, :2, 7] = True, True, True
+    expected[2, :2, 6] = False  # its centre is on the edge, not inside
+    assert torch.equal(toy.inside(), expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(96, 130), (131, 96), (64, 64)])
+def test_squares_against_pillow(height, width):
+    picture = np.random.default_rng(0).integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)
+    picture = Image.fromarray(picture).resize((width, height), Image.Resampling.BICUBIC)
+    image, mask = annotated.square(torch.tensor(np.array(picture)).permute(2, 0, 1), None, 48)
+    short = min(height, width)
+    scaled = picture.resize((round(width * 48 / short), round(height * 48 / short)), Image.Resampling.BILINEAR)
+    left, top = (scaled.width - 48) // 2, (scaled.height - 48) // 2
+    expected = np.array(scaled.crop((left, top, left + 48, top + 48))) / 255
+    assert np.abs(image.permute(1, 2, 0).numpy() - expected).max() < 0.02
+    assert (mask == IGNORE).all() and mask.shape == (48, 48)
+
+
+def test_boxes_follow_their_pixels():
+    mask = torch.zeros(90, 120, dtype=torch.uint8)
+    mask[30:60, 45:90] = 7
+    boxes, left_over = annotated.square_boxes(
+        torch.tensor([[45.0, 30, 90, 60], [0, 0, 14, 90], [0, 0, 15.5, 90]]), 90, 120, 60
+    )
+    _, square = annotated.square(torch.zeros(3, 90, 120, dtype=torch.uint8), mask, 60)
+    rows, columns = np.nonzero(square.numpy())
+    assert boxes.tolist() == [[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]]
+    assert left_over.tolist() == [True, False, False]  # one out of sight, of one a strip less than a pixel wide
+    assert set(square.unique().tolist()) == {0, 7}
+
+
+# The same three pictures in VOC's and COCO's layouts, official and packed. Numbers 0 and 2 have masks; 1 shows its
+# object only outside the central square.
+
+SIZES = ((40, 60), (40, 100), (60, 40))  # heights and widths
+OBJECTS = (
+    (("dog", (10, 5, 30, 35)), ("cat", (32, 8, 44, 20))),
+    (("person", (0, 0, 20, 40)),),
+    (("dog", (4, 20, 24, 50)),),
+)
+
+
+def picture(number):
+    height, width = SIZES[number]
+    image, mask = Image.new("RGB", (width, height), (10, 20, 30)), Image.new("P", (width, height))
+    mask.putpalette([level for level in range(256) for _ in range(3)])
+    for name, (x0, y0, x1, y1) in OBJECTS[number]:
+        colour = voc.CLASS_NAMES.index(name) + 1
+        ImageDraw.Draw(image).rectangle((x0, y0, x1 - 1, y1 - 1), fill=(200, 10 * colour, 0))
+        ImageDraw.Draw(mask).rectangle((x0, y0, x1 - 1, y1 - 1), fill=colour)
+    return image, mask
+
+
+def official_voc(root):
+    folder = root / "VOCdevkit" / "VOC2007"
+    for name in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Main"):
+        (folder / name).mkdir(parents=True)
+    (folder / "ImageSets" / "Main" / "test.txt").write_text("000000\n000001\n000002\n")
+    for number, ((height, width), things) in enumerate(zip(SIZES, OBJECTS)):
+        image, mask = picture(number)
+        image.save(folder / "JPEGImages" / f"{number:06}.jpg", quality=100, subsampling=0)
+        if number != 1:
+            mask.save(folder / "SegmentationClass" / f"{number:06}.png")
+        objects = "".join(
+            f"<object><name>{name}</name><bndbox><xmin>{x0 + 1}</xmin><ymin>{y0 + 1}</ymin><xmax>{x1}</xmax>"
+            f"<ymax>{y1}</ymax></bndbox><part><name>head</name></part></object>"
+            for name, (x0, y0, x1, y1) in things
+        )
+        size = f"<size><width>{width}</width><height>{height}</height></size>"
+        (folder / "Annotations" / f"{number:06}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+
+
+def packed_voc(root):
+    folder = root / "voc2007"
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    notes = {}
+    for number, ((height, width), things) in enumerate(zip(SIZES, OBJECTS)):
+        image, mask = picture(number)
+        image.save(folder / "images" / f"{number:06}.jpg", quality=100, subsampling=0)
+        notes[f"{number:06}"] = {"height": height, "width": width, "objects": [
+            {"name": name, "bbox": list(box), "difficult": 0} for name, box in things
+        ]}  # fmt: skip
+        if number != 1:
+            mask.save(folder / "masks" / f"{number:06}.png")
+            notes[f"{number:06}"]["mask"] = True
+    (folder / "boxes.json").write_text(json.dumps(notes))
+    (folder / "splits.json").write_text(json.dumps({"test": list(notes), "trainval": []}))
+
+
+NUMBERS = {"person": 1, "cat": 17, "dog": 18}  # COCO's, with gaps
+
+
+def official_coco(root):
+    folder = root / "coco"
+    (folder / "annotations").mkdir(parents=True)
+    (folder / "val2017").mkdir()
+    images, things = [], []
+    for number, (height, width) in enumerate(SIZES):
+        picture(number)[0].save(folder / "val2017" / f"{number}.jpg", quality=100, subsampling=0)
+        images.append({"id": number, "file_name": f"{number}.jpg", "height": height, "width": width})
+        for name, (x0, y0, x1, y1) in OBJECTS[number]:
+            corners = [x0, y0, x1 - 1, y0, x1 - 1, y1 - 1, x0, y1 - 1]
+            things.append({"image_id": number, "category_id": NUMBERS[name], "bbox": [x0, y0, x1 - x0, y1 - y0],
+                           "area": (x1 - x0) * (y1 - y0), "iscrowd": 0, "segmentation": [corners]})  # fmt: skip
+    crowd = np.zeros((60, 40), int)
+    crowd[:10] = 1  # above the dog of the last picture
+    edges = np.flatnonzero(np.diff(crowd.flatten("F"), prepend=0, append=0))
+    runs = np.diff(np.concatenate([[0], edges, [crowd.size]])).tolist()
+    things.append({"image_id": 2, "category_id": 1, "bbox": [0, 0, 40, 10], "area": 400, "iscrowd": 1,
+                   "segmentation": {"size": [60, 40], "counts": runs}})  # fmt: skip
+    categories = [{"id": number, "name": name} for name, number in NUMBERS.items()]
+    listing = {"images": images, "annotations": things, "categories": categories}
+    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(listing))
+
+
+def packed_coco(root):
+    folder = root / "coco"
+    (folder / "images").mkdir(parents=True)
+    (folder / "masks").mkdir()
+    notes = {}
+    for number, ((height, width), things) in enumerate(zip(SIZES, OBJECTS)):
+        image, mask = picture(number)
+        image.save(folder / "images" / f"{number}.jpg", quality=100, subsampling=0)
+        mask = np.array(mask)
+        for name, place in NUMBERS.items():
+            mask[mask == voc.CLASS_NAMES.index(name) + 1] = place
+        if number == 2:
+            mask[:10] = 1
+        Image.fromarray(mask).save(folder / "masks" / f"{number}_class.png")
+        notes[number] = {"height": height, "width": width, "objects": [
+            {"category_id": NUMBERS[name], "bbox": list(box), "iscrowd": 0} for name, box in things
+        ]}  # fmt: skip
+    notes[2]["objects"].append({"category_id": 1, "bbox": [0, 0, 40, 10], "iscrowd": 1})
+    (folder / "boxes.json").write_text(json.dumps(notes))
+    names = {str(number): name for name, number in NUMBERS.items()}
+    (folder / "splits.json").write_text(json.dumps({"train2017": list(notes), "categories": names}))
+
+
+@pytest.mark.parametrize("layout", [official_voc, packed_voc, official_coco, packed_coco])
+def test_layouts(layout, tmp_path):
+    layout(tmp_path)
+    name = layout.__name__.split("_")[1]
+    part = load_annotated(name, size=20, root=tmp_path)
+    assert len(part) == 2 and part.images.shape == (2, 3, 20, 20)
+    assert part.name == {"voc": "voc2007", "coco": "coco"}[name]
+    class_of = [part.class_names.index(kind) for kind in ("dog", "cat")]
+    # The first picture is halved and loses 5 columns on either side, the other 5 rows.
+    assert part.boxes[0].tolist() == [[0.0, 2.5, 10.0, 17.5], [11.0, 4.0, 17.0, 10.0]]
+    assert part.boxes[1].tolist() == [[2.0, 5.0, 12.0, 20.0]]
+    assert [kinds.tolist() for kinds in part.box_classes] == [class_of, class_of[:1]]
+    assert [row.nonzero().flatten().tolist() for row in part.labels] == [sorted(class_of), class_of[:1]]
+    dog = part.masks[0] == class_of[0] + 1
+    assert dog[4:17, :10].all() and not dog[:2].any() and not dog[:, 11:].any()
+    assert (part.masks[1, 6:, 3:11] == class_of[0] + 1).all() and (part.masks[1, 6:, 13:] == 0).all()
+    assert part.images[0, 0][dog].mean() > 0.7 and part.images[0, 0][part.masks[0] == 0].mean() < 0.1
+
+
+def test_without_masks_all_images_count(tmp_path):
+    packed_voc(tmp_path)
+    notes = json.loads((tmp_path / "voc2007" / "boxes.json").read_text())
+    notes["000001"]["objects"].append({"name": "car", "bbox": [40, 0, 60, 40], "difficult": 1})
+    (tmp_path / "voc2007" / "boxes.json").write_text(json.dumps(notes))
+    part = load_annotated("voc", size=20, root=tmp_path, with_masks=False)
+    assert len(part) == 3 and (part.masks[1] == IGNORE).all()
+    assert [part.class_names[kind] for kind in part.box_classes[1]] == ["car"]
+    assert len(load_annotated("voc", size=20, root=tmp_path)) == 2
+    drawn = [load_annotated("voc", count=2, seed=seed, size=20, root=tmp_path, with_masks=False) for seed in range(9)]
+    assert len({part.images.numpy().tobytes() for part in drawn}) > 1
+
+
+def test_a_crowd_is_in_the_mask_alone(tmp_path):
+    official_coco(tmp_path)
+    part = coco.load(size=40, root=tmp_path)
+    packed_coco(tmp_path)
+    packed = coco.load("train", size=40, root=tmp_path)
+    assert packed.provenance != part.provenance
+    assert part.masks[1].max() == 3 and len(part.boxes[1]) == 1  # rows 10 to 50 are seen, the crowd is above
+    tall = coco._read_official(tmp_path / "coco" / "annotations" / "instances_val2017.json", tmp_path)[0][2].mask()
+    assert (tall[:10] == 1).all() and (tall[10:20] == 0).all()
+
+
+def test_voc_is_downloaded_by_torchvision(tmp_path, monkeypatch):
+    calls = []
+
+    def download(root, year, image_set, download):
+        calls.append((root, year, image_set, download))
+        official_voc(root)
+
+    monkeypatch.setattr(voc, "VOCDetection", download)
+    assert len(load_annotated("voc", size=20, root=tmp_path, download=True)) == 2
+    assert len(load_annotated("voc", size=20, root=tmp_path, download=True)) == 2
+    assert calls == [(tmp_path / "voc", "2007", "test", True)]
+    monkeypatch.setattr(voc, "VOCDetection", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no such archive")))
+    with pytest.warns(UserWarning, match="could not be downloaded .no such archive.; to have it, check the connection"):
+        assert load_annotated("voc", split="train", size=20, root=tmp_path, download=True).name == "scenes"
+
+
+@pytest.mark.parametrize("name", ["voc", "coco"])
+def test_scenes_stand_in_visibly(name, tmp_path):
+    with pytest.warns(UserWarning, match=f"{name} is replaced by scenes, since there is neither"):
+        part = load_annotated(name, count=3, size=32, root=tmp_path)
+    assert part.name == "scenes" and part.images.shape == (3, 3, 32, 32)
+    assert f"A stand-in for {name}, since" in part.provenance and str(tmp_path) not in part.provenance
+
+
+@pytest.mark.parametrize(
+    ("layout", "file", "content"),
+    [
+        (packed_voc, "voc2007/boxes.json", b"{"),
+        (packed_voc, "voc2007/images/000000.jpg", b"no picture"),
+        (packed_voc, "voc2007/masks/000002.png", b""),
+        (official_voc, "VOCdevkit/VOC2007/Annotations/000000.xml", b"<annotation>"),
+        (packed_coco, "coco/splits.json", b"{}"),
+        (official_coco, "coco/annotations/instances_val2017.json", b"[]"),
+    ],
+)
+def test_damaged_files_are_replaced(layout, file, content, tmp_path):
+    layout(tmp_path)
+    (tmp_path / file).write_bytes(content)
+    with pytest.warns(UserWarning, match="damaged"):
+        assert load_annotated(layout.__name__.split("_")[1], size=20, root=tmp_path).name == "scenes"
+
+
+def test_bad_arguments(tmp_path):
+    with pytest.raises(ValueError, match="name must be one of coco, scenes, voc; got 'imagenet'"):
+        load_annotated("imagenet")
+    packed_voc(tmp_path)
+    with pytest.raises(ValueError, match="count must be None or an integer from 1 to 2"):
+        load_annotated("voc", count=3, size=20, root=tmp_path)
+    for wrong in ({"split": "val"}, {"year": 2010}):
+        with pytest.raises(ValueError, match="split must be 'train' or 'test' and year 2007 or 2012"):
+            load_annotated("voc", **wrong)
+    with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'val'"):
+        load_annotated("coco", split="val")
+    with pytest.raises(ValueError, match="split must be 'train' or 'test', got 'val'"):
+        load_annotated("scenes", split="val")
+
+
+@pytest.mark.skipif(not (REAL / "voc2007").exists(), reason="LFX_DATA has no voc2007")
+def test_real_voc():
+    part = load_annotated("voc", size=128)
+    assert part.name == "voc2007" and len(part) > 50
+    assert part.foreground().any((1, 2)).all()
+    # The objects' pixels lie in the boxes; those of an unlisted object would not.
+    assert part.inside()[part.foreground()].float().mean() > 0.97
