@@ -14,7 +14,7 @@ COLUMNS = "id row paper artefact cell statement kind published spread unit page"
 KINDS = {"value", "order", "sign", "proof", "figure", "uncomputable"}
 PAGES = {
     "01_completeness", "02_consistency_features", "03_consistency_examples", "04_pretext_tasks",
-    "05_disentangled_vaes", "06_relax", "07_nem_u", "08_supervised_vae",
+    "05_disentangled_vaes", "06_relax", "06_relax_uses", "07_nem_u", "08_supervised_vae",
 }  # fmt: skip
 REQUIRED = f"""
     LF.P2.3 LF.PA.3 LF.PA.5 LF.F2a LF.F2b LF.F2c LF.F3a LF.F3b LF.F3c LF.T1 LF.T2 LF.F4 LF.F5 LF.F6 LF.F7 LF.F8

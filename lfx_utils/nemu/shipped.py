@@ -50,7 +50,7 @@ def shipped(name: str, data: str) -> dict[str, NEMU]:
     path = FOLDER / f"{name}-on-{data}.safetensors"
     if not path.exists():
         raise FileNotFoundError(
-            f"No decoders of {name!r} on {data!r} are shipped; python -m lfx_utils.nemu.shipped {name} {data} makes them."
+            f"No decoders of {name!r} on {data!r} are shipped; run python -m lfx_utils.nemu.shipped {name} {data}."
         )
     return load(path, encoders.load(name))
 
