@@ -240,7 +240,8 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in (signal.SIGTERM, signal.SIGINT):  # a shell that starts it in the background has SIGINT ignored
+        signal.signal(name, signal.default_int_handler)
     try:
         sys.exit(main())
     except KeyboardInterrupt:

@@ -46,6 +46,8 @@ def table(frame: pd.DataFrame, caption: str, number: str = "{:.3g}", *, index: b
 def claims(summary: pd.DataFrame) -> HTML:
     """Show a chapter's claims, one card each, so that a phone can show them too: statement, published, ours, verdict.
 
+    More than fifty, such as a large table's, are folded under a line that counts the verdicts.
+
     Args:
         summary: from `lfx_utils.ledger.summary`.
     """
@@ -63,7 +65,10 @@ def claims(summary: pd.DataFrame) -> HTML:
             f"<b>{marks.get(row['verdict'], '?')} {cell['verdict']}</b> <code>{cell['claim']}</code><br>"
             f"{cell['statement']}<br>{numbers}{where}{scale}</div>"
         )
-    return HTML("".join(cards))
+    if len(cards) <= 50:
+        return HTML("".join(cards))
+    counts = ", ".join(f"{count} {verdict}" for verdict, count in summary["verdict"].value_counts().items())
+    return HTML(f"<details><summary>{len(cards)} claims: {counts}</summary>{''.join(cards)}</details>")
 
 
 def curves(x, series: dict[str, tuple], *, xlabel: str, ylabel: str, title: str = "", log: str = "", ax=None) -> Figure:

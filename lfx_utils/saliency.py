@@ -89,7 +89,7 @@ def _mean_unit(method, encoder: nn.Module, images: Tensor, **options) -> Tensor:
 
 
 def unitwise_saliency(encoder: nn.Module, images: Tensor, *, chunk: int = 16) -> Tensor:
-    """Return the mean over the units of |∇ f_d|, `(B, C, H, W)`: no unit's gradient can cancel another's.
+    """Return the mean over the units of ``|∇ f_d|``, `(B, C, H, W)`: no unit's gradient can cancel another's.
 
     Not in the paper, whose mean comes before any absolute value; D backward passes in place of one.
 

@@ -109,8 +109,8 @@ def fit_together(
         share = each.eval().attribute(images[:64].to(device)).mean().item()
         if not COLLAPSED < share < 1 - COLLAPSED:
             warnings.warn(
-                f"NEM-U's masks collapsed: they keep {share:.1%} of the images on average. {each.objective} asks for "
-                "nothing else on this encoder; change preserve, sparsity or distance.",
+                f"NEM-U's masks collapsed: they keep {share:.1%} of the images on average, at preserve="
+                f"{each.objective.preserve:g} and sparsity={each.objective.sparsity:g}; change these or the distance.",
                 RuntimeWarning,
                 stacklevel=3,
             )
