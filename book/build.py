@@ -131,6 +131,8 @@ def typeset(everything: list[Chapter]) -> str:
         wrong = [line for line in log.splitlines() if re.search("WARNING|ERROR|CRITICAL", line)]
         return "\n".join(wrong or log.splitlines()[-15:]).replace(f"{source}/", "")
     made = output / "_build" / "html"
+    for page in made.rglob("*.html"):  # 1.5 MB a page for icons that the theme's style sheet has as fonts already
+        page.write_text(re.sub(r"<script[^>]*/fontawesome\.js[^>]*></script>\n?", "", page.read_text()))
     (made / mark.name).write_text(state)
     shutil.rmtree(final, ignore_errors=True)
     made.replace(final)

@@ -1,5 +1,6 @@
 """One chapter of the book: what it was made from, its execution by papermill, its page."""
 
+import ast
 import json
 import os
 import re
@@ -115,6 +116,8 @@ class Chapter:
                 twin = next(outputs)
                 number = twin["execution_count"]
                 cell |= {"outputs": twin["outputs"], "execution_count": number}
+                if presents("".join(cell["source"]), cell["metadata"]):
+                    cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
                 if number in sources:  # the scorecard links to the cell that recorded a claim
                     mark = {"cell_type": "markdown", "id": f"mark-{number}", "metadata": {}}
                     page["cells"].append(mark | {"source": f'<div id="cell-{number}"></div>'})
@@ -139,6 +142,21 @@ class Chapter:
     def recorded(self) -> list[dict]:
         """Return what the chapter recorded in the ledger."""
         return json.loads(self.records.read_text()) if self.records.is_file() else []
+
+
+def presents(source: str, metadata: dict) -> bool:
+    """Say whether a cell only sets up, draws, prints or records: on the page its code is folded, one click away."""
+    if metadata.get("mystnb", {}).get("figure") or "google.colab" in source or "ledger.record(" in source:
+        return True
+    code = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
+    statements = ast.parse(code).body
+    if not statements or any(isinstance(one, ast.FunctionDef | ast.ClassDef) for one in statements):
+        return False
+    if isinstance(statements[0], ast.Import | ast.ImportFrom):
+        return True
+    last = statements[-1]
+    called = ast.unparse(last.value.func) if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) else ""
+    return called.startswith(("glue", "plots.", "viewer.", "display", "HTML"))
 
 
 def completed(notebook: Path) -> bool:

@@ -163,7 +163,7 @@ def _cell() -> int | None:
 def summary(session) -> pd.DataFrame:
     """This chapter's records as a table: claim, the paper's number, ours with its interval, the verdict.
 
-    Where a run at the `paper` profile lies in `data/results`, its number and verdict stand beside this session's.
+    Where a larger run lies in `data/results`, its number, verdict and profile stand beside this session's.
 
     Raises:
         FileNotFoundError: the chapter has recorded nothing yet.
@@ -172,11 +172,11 @@ def summary(session) -> pd.DataFrame:
     if not path.exists():
         raise FileNotFoundError(f"{session.chapter} has recorded no claim yet; expected {path}.")
     kept = DATA / "results" / f"{session.chapter}.json"
-    paper = {row["id"]: row for row in json.loads(kept.read_text())} if kept.exists() else {}
+    larger = {row["id"]: row for row in json.loads(kept.read_text())} if kept.exists() else {}
     rows = []
     for row in json.loads(path.read_text()):
         claim = published().loc[row["id"]]
-        large = paper.get(row["id"]) if session.profile != "paper" else None
+        large = larger.get(row["id"]) if session.profile != "paper" else None
         rows.append(
             {
                 "claim": row["id"],
@@ -185,7 +185,8 @@ def summary(session) -> pd.DataFrame:
                 "ours": show(row["value"], row["low"], row["high"]),
                 "data": row["dataset"],
                 "verdict": row["verdict"],
-                "at paper scale": large and f"{show(large['value'], large['low'], large['high'])}, {large['verdict']}",
+                "larger run": large
+                and f"{show(large['value'], large['low'], large['high'])}, {large['verdict']} ({large['profile']})",
             }
         )
     return pd.DataFrame(rows)

@@ -18,10 +18,11 @@ RECORDED = (
 
 
 def collect(folder: Path) -> pd.DataFrame:
-    """Return all claims, one row each, indexed by claim id, with the record of this run and that at paper scale.
+    """Return all claims, one row each, indexed by claim id, with the record of this run and that of a larger one.
 
-    A claim that no chapter recorded has the verdict "not run". `paper_value`, `paper_low`, `paper_high` and
-    `paper_verdict` come from the long runs kept in `data/results`, and are missing where there was none.
+    A claim that no chapter recorded has the verdict "not run". `larger_value`, `larger_low`, `larger_high`,
+    `larger_verdict` and `larger_profile` come from the long runs kept in `data/results`, and are missing where there
+    was none.
 
     Args:
         folder: holds one file of records a chapter, as `session.out` does.
@@ -36,15 +37,15 @@ def collect(folder: Path) -> pd.DataFrame:
     for name in RECORDED:
         frame[name] = [ours.get(claim, {}).get(name) for claim in frame.index]
     frame["verdict"] = frame["verdict"].fillna(MISSING)
-    for name in ("value", "low", "high", "verdict"):
-        frame[f"paper_{name}"] = [large.get(claim, {}).get(name) for claim in frame.index]
+    for name in ("value", "low", "high", "verdict", "profile"):
+        frame[f"larger_{name}"] = [large.get(claim, {}).get(name) for claim in frame.index]
     return frame
 
 
 def counts(frame: pd.DataFrame, by: str = "paper") -> pd.DataFrame:
     """Count the verdicts of `collect`'s rows: one row a paper (or page), one column a verdict that occurs."""
     table = pd.crosstab(frame[by], frame["verdict"])
-    return table[[name for name in (*VERDICTS, MISSING) if name in table]]
+    return table[[name for name in (*VERDICTS, MISSING) if name in table]].rename_axis(index=None, columns=None)
 
 
 def save(frame: pd.DataFrame, folder: Path) -> tuple[Path, Path]:
@@ -71,7 +72,7 @@ def page(frame: pd.DataFrame) -> str:
 <form onsubmit="return false"><label>search <input type="search" placeholder="words of a claim"></label>{menus}
 <output aria-live="polite">{len(frame)} of {len(frame)} claims</output></form>
 <div class="lfx-scroll" tabindex="0" role="region" aria-label="The scorecard, a wide table that scrolls">
-<table><thead><tr><th>verdict</th><th>claim</th><th>published</th><th>ours</th><th>at paper scale</th><th>run</th></tr>
+<table><thead><tr><th>verdict</th><th>claim</th><th>published</th><th>ours</th><th>larger run</th><th>run</th></tr>
 </thead><tbody>{body}</tbody></table></div></div>{SCRIPT}"""
 
 
@@ -86,7 +87,8 @@ def _row(claim: str, row: pd.Series) -> str:
     expected = number if text["kind"] == "value" else text["kind"]
     run = ", ".join(filter(None, (text["profile"], text["dataset"], text["stand_in"])))
     run += f", seed {row['seed']:.0f}, {row['seconds']:.0f} s" if text["profile"] else ""
-    large = f"{_number(row, 'paper_')}, {text['paper_verdict']}" if text["paper_verdict"] else ""
+    large = "{}, {} ({})".format(_number(row, "larger_"), text["larger_verdict"], text["larger_profile"])
+    large = large if text["larger_verdict"] else ""
     unit = f" {text['unit']}" if text["kind"] == "value" else ""
     return (
         f'<tr data-paper="{text["paper"]}" data-page="{text["page"]}" data-verdict="{text["verdict"]}">'

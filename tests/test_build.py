@@ -236,6 +236,17 @@ def test_a_page_marks_the_cells_that_recorded_a_claim(copy):
     assert len(marks) == 1 and cells[marks[0] + 1]["execution_count"] == 3
 
 
+def test_cells_that_only_present_are_folded_and_ideas_are_not():
+    sys.path.insert(0, str(ROOT / "book"))
+    from chapter import presents
+
+    figure = {"mystnb": {"figure": {"name": "fig-a"}}}
+    folded = ["import torch", "rows = {}\nplots.table(rows)", "glue('n', 1)", "for x in y:\n    ledger.record(s, x, 1)"]
+    assert all(presents(source, {}) for source in folded) and presents("def draw(): ...", figure)
+    shown = ["profile = 'quick'", "maps = f(x)", "def f(x):\n    return x", "def f(x):\n    return x\n\nglue('n', f(1))"]
+    assert not any(presents(source, {}) for source in shown)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
