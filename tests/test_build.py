@@ -243,7 +243,7 @@ def test_cells_that_only_present_are_folded_and_ideas_are_not():
     figure = {"mystnb": {"figure": {"name": "fig-a"}}}
     folded = ["import torch", "rows = {}\nplots.table(rows)", "glue('n', 1)", "for x in y:\n    ledger.record(s, x, 1)"]
     assert all(presents(source, {}) for source in folded) and presents("def draw(): ...", figure)
-    shown = ["profile = 'quick'", "maps = f(x)", "def f(x):\n    return x", "def f(x):\n    return x\n\nglue('n', f(1))"]
+    shown = ["profile = 1", "maps = f(x)", "def f(x):\n    return x", "def f(x):\n    return x\n\nglue('n', f(1))"]
     assert not any(presents(source, {}) for source in shown)
 
 
