@@ -17,7 +17,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from fnmatch import fnmatch
 from pathlib import Path
@@ -26,6 +25,7 @@ import changes
 import psutil
 import yaml
 from chapter import BUILD, ROOT, Chapter, plain, write
+from generated import generated
 
 PROFILES = ("smoke", "quick", "paper")
 TYPESETTERS = ("jupyter-book", "sphinx", "sphinx-book-theme", "myst-nb")
@@ -104,7 +104,7 @@ def typeset(everything: list[Chapter]) -> str:
     write(source / "_config.yml", yaml.safe_dump(configuration(), allow_unicode=True, sort_keys=False))
     for chapter in everything:
         write(source / "notebooks" / f"{chapter.name}.ipynb", chapter.page())
-    for name, text in tables(everything).items():
+    for name, text in generated(everything).items():
         write(source / "book" / "generated" / f"{name}.md", text)
     for path in (everything[0].records.parent / "scorecard").glob("scorecard.*"):
         shutil.copy(path, source / "book" / "_static")
@@ -152,20 +152,6 @@ def configuration() -> dict:
         "name=twitter:card": "summary_large_image",
     }
     return settings
-
-
-def tables(everything: list[Chapter]) -> dict[str, str]:
-    """Return what pages include: the count of verdicts, each chapter's time, and the index of figures."""
-    counts = Counter(row["verdict"] for chapter in everything for row in chapter.recorded())
-    verdicts = ["| verdict | claims |", "|---|---|", *(f"| {name} | {count} |" for name, count in counts.most_common())]
-    times = ["| chapter | seconds | CPU threads |", "|---|---|---|"]
-    for chapter in everything:
-        made = chapter.past()
-        times.append(f"| {{doc}}`/notebooks/{chapter.name}` | {made['seconds']:.0f} | {made['threads']} |")
-    figures = []
-    for chapter in everything:
-        figures += ["", f"## {{doc}}`/notebooks/{chapter.name}`", "", *chapter.figures()]
-    return {name: "\n".join(lines) for name, lines in (("verdicts", verdicts), ("times", times), ("figures", figures))}
 
 
 def report(everything: list[Chapter], executed: set[str], failures: dict[str, str], profile: str) -> None:

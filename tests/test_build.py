@@ -49,6 +49,7 @@ def copy(tmp_path):
     (package / "deep" / "__init__.py").write_text("from . import below\n")
     (package / "deep" / "below.py").write_text("VALUE = 1\n")
     (package / "other.py").write_text("VALUE = 2\n")
+    shutil.copytree(ROOT / "data" / "published", tmp_path / "data" / "published")
     (tmp_path / "notebooks").mkdir()
     return tmp_path
 
@@ -113,7 +114,6 @@ def test_key_follows_code_data_profile_and_seed_but_not_prose(copy, monkeypatch)
         key(copy, notebook("%matplotlib inline\nx = 1"), profile="paper"),
         key(copy, notebook("%matplotlib inline\nx = 1"), seed=1),
     }
-    (copy / "data" / "published").mkdir(parents=True)
     (copy / "data" / "published" / "claims.csv").write_text("id\n")
     others.add(key(copy, notebook("%matplotlib inline\nx = 1")))
     (copy / "real").mkdir()
@@ -234,6 +234,18 @@ def test_a_page_marks_the_cells_that_recorded_a_claim(copy):
     cells = json.loads(shown.stdout)["cells"]
     marks = [number for number, cell in enumerate(cells) if 'id="cell-3"' in cell["source"]]
     assert len(marks) == 1 and cells[marks[0] + 1]["execution_count"] == 3
+
+
+def test_an_erratum_shows_its_numbers_and_where_they_were_computed(copy):
+    record = RECORD.replace('"cell": 3', '"cell": 3, "value": 2.5, "low": 2, "high": 3, "chapter": "a"')
+    add(copy, a=notebook(record.format("a", "ERR.2.masks-needed")))
+    assert build(copy).returncode == 0
+    script = "import build, generated; print(generated.errata([build.Chapter('a', 'quick', 0)])['erratum-2'])"
+    environment = os.environ | {"PYTHONPATH": str(copy / "book")}
+    shown = subprocess.check_output([sys.executable, "-c", script], env=environment, text=True)
+    lines = [line for line in shown.splitlines() if line.startswith("- ")]
+    assert len(lines) == 3 and sum("not computed in this build" in line for line in lines) == 2
+    assert '**2.5** [2, 3] (<a href="../notebooks/a.html#cell-3">the cell</a>)' in lines[0]
 
 
 def test_cells_that_only_present_are_folded_and_ideas_are_not():

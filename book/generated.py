@@ -1,0 +1,38 @@
+"""What pages include and nobody types: verdicts, times, the index of figures, the numbers behind the errata."""
+
+import csv
+from collections import Counter
+
+from chapter import ROOT, Chapter
+
+
+def generated(everything: list[Chapter]) -> dict[str, str]:
+    """Return what pages include: the count of verdicts, each chapter's time, and the index of figures."""
+    counts = Counter(row["verdict"] for chapter in everything for row in chapter.recorded())
+    verdicts = ["| verdict | claims |", "|---|---|", *(f"| {name} | {count} |" for name, count in counts.most_common())]
+    times = ["| chapter | seconds | CPU threads |", "|---|---|---|"]
+    for chapter in everything:
+        made = chapter.past()
+        times.append(f"| {{doc}}`/notebooks/{chapter.name}` | {made['seconds']:.0f} | {made['threads']} |")
+    figures = []
+    for chapter in everything:
+        figures += ["", f"## {{doc}}`/notebooks/{chapter.name}`", "", *chapter.figures()]
+    named = (("verdicts", verdicts), ("times", times), ("figures", figures))
+    return {name: "\n".join(lines) for name, lines in named} | errata(everything)
+
+
+def errata(everything: list[Chapter]) -> dict[str, str]:
+    """Return for each erratum what the chapters recorded about it: statement, number, a link to the cell."""
+    recorded = {row["id"]: row for chapter in everything for row in chapter.recorded()}
+    lines: dict[str, list[str]] = {}
+    with (ROOT / "data" / "published" / "claims.csv").open(newline="") as file:
+        for claim in (claim for claim in csv.DictReader(file) if claim["paper"] == "errata"):
+            own = lines.setdefault(claim["row"].replace("ERR.", "erratum-"), ["Computed when this book was built:", ""])
+            row = recorded.get(claim["id"], {"value": None, "note": "not computed in this build"})
+            ends = [row[end] for end in ("value", "low", "high") if row.get(end) is not None]
+            number = f"**{ends[0]:.3g}**" if ends else row["note"] or "a figure"
+            number += f" [{ends[1]:.3g}, {ends[2]:.3g}]" if len(ends) == 3 else ""
+            if row.get("cell"):
+                number += f' (<a href="../notebooks/{row["chapter"]}.html#cell-{row["cell"]}">the cell</a>)'
+            own.append(f"- {claim['statement'].rstrip('.')}: {number}.")
+    return {name: "\n".join(text) for name, text in lines.items()}
