@@ -98,7 +98,7 @@ def train(
 
     Args:
         model: of `learner`.
-        pixels: uint8 `(N, 1 or 2, 3, S, S)`, see `pretext.versions`.
+        pixels: uint8 `(N, 1 or 2, 3, S, S)`, see `views.versions`.
         labels: bool `(N, C)`.
         recipe: gives epochs and learning rate.
         seed: of the batches and of the views.

@@ -11,9 +11,10 @@ from torch import nn
 from lfx_utils import encoders, pretraining
 from lfx_utils.datasets import Annotated, scenes
 from lfx_utils.models import pretext
-from lfx_utils.models.pretext import DINO, SimCLR, SwAV, average, distillation, sinkhorn, swapped, views
+from lfx_utils.models.pretext import DINO, SimCLR, SwAV, average, distillation, sinkhorn, swapped
 from lfx_utils.models.resnet import small_resnet
 from lfx_utils.models.simclr import nt_xent
+from lfx_utils.models.views import versions, views
 from lfx_utils.pretraining import Recipe
 from lfx_utils.probing import probe
 
@@ -199,13 +200,13 @@ def test_a_resumed_run_ends_the_same(some, tmp_path, monkeypatch):
 
 def test_the_second_version_is_on_another_ground():
     part, empty = scenes.generate(6, seed=1, size=32), scenes.generate(6, seed=1, size=32, objects=0)
-    first, second = pretext.versions(torch.stack([part.images, empty.images], 1))
+    first, second = versions(torch.stack([part.images, empty.images], 1))
     assert torch.equal(first, part.images)
     on = part.foreground()[:, None].expand_as(first)
     assert torch.equal(second[on], first[on])
     near = nn.functional.max_pool2d(on.float(), 9, 1, 4) > 0
     assert torch.equal(second[~near], empty.images.roll(1, 0)[~near])
-    assert all(torch.equal(version, part.images) for version in pretext.versions(part.images[:, None]))
+    assert all(torch.equal(version, part.images) for version in versions(part.images[:, None]))
 
 
 class Recorder(nn.Linear):
