@@ -72,13 +72,16 @@ def test_no_path_of_one_machine_is_written_down():
     assert found == []
 
 
-def test_the_example_in_the_readme_runs_as_printed():
-    example = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
-    assert len(example.strip().splitlines()) <= 22
-    done = subprocess.run([sys.executable, "-c", example], cwd=ROOT, capture_output=True, text=True, timeout=120)
+def test_the_examples_in_the_readme_run_as_printed():
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert len(examples) == 2 and len(examples[0].strip().splitlines()) <= 22
+    program = "\n".join(examples)
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    sums, gains = (json.loads(line[line.index("[") :]) for line in done.stdout.splitlines())
+    *both, shapes = done.stdout.splitlines()
+    sums, gains = (json.loads(line[line.index("[") :]) for line in both)
     assert sums == pytest.approx(gains, rel=0.05)
+    assert shapes.startswith("torch.Size([2, 1, 64, 64]) torch.Size([2, 1, 64, 64]) [[")
 
 
 def test_make_without_a_fitting_python_says_so(tmp_path):
