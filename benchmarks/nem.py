@@ -3,6 +3,7 @@
     python -m benchmarks.nem                              # the small encoder, 64 × 64; under a minute of an idle core
     python -m benchmarks.nem --encoder resnet50 --masks 100        # the paper's encoder and size, random weights
 
+"NEM-U, exported" runs in ONNX Runtime, one image at a time.
 "Published RELAX" is the package `relax-xai` with its batches of 100 masks, where it is installed; "RELAX" is ours.
 
 Time does not depend on what the weights are, so NEM-U's decoder is not trained here. All are charged the processor's
@@ -12,10 +13,14 @@ takes a fifth of the masks with the control variate (see `benchmarks.relax`) in 
 """
 
 import argparse
+import contextlib
+import io
 import statistics
+import tempfile
 import time
 from functools import partial
 
+import onnxruntime
 import torch
 from captum.attr import GradientShap, IntegratedGradients, Saliency
 from torch import Tensor, nn
@@ -45,6 +50,14 @@ def contenders(encoder: nn.Module, decoder: str, images: Tensor, masks: int) -> 
         "fast RELAX": (partial(fast.attribute, estimator="control", **bounds), MASKS / 5 / masks, False),
         "RELAX": (partial(plain.attribute, **bounds), MASKS / masks, False),
     }
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        file = f"{folder}/nem-u.onnx"
+        torch.onnx.export(explainer, (images[:1],), file, dynamo=True, verbose=False)
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = 1
+        session = onnxruntime.InferenceSession(file, settings, providers=["CPUExecutionProvider"])
+    (asked,) = session.get_inputs()
+    racers["NEM-U, exported"] = (lambda image: session.run(None, {asked.name: image.numpy()}), 1, False)
     try:
         from relax_xai.relax import RELAX as Published
     except ImportError:
