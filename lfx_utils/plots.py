@@ -59,7 +59,7 @@ def claims(summary: pd.DataFrame) -> HTML:
             "" if row["verdict"] == "drawn" else f"published: <b>{cell['published']}</b> · ours: <b>{cell['ours']}</b>"
         )
         where = f" · {cell['data']}" if row["data"] else ""
-        scale = f"<br>in a larger run: <b>{cell['larger run']}</b>" if row.get("larger run") else ""
+        scale = f"<br>in a larger run: <b>{cell['larger run']}</b>" if isinstance(row.get("larger run"), str) else ""
         cards.append(
             f'<div class="lfx-claim" style="border-left:3px solid #888;margin:.6em 0;padding:.1em .8em">'
             f"<b>{marks.get(row['verdict'], '?')} {cell['verdict']}</b> <code>{cell['claim']}</code><br>"
