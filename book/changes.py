@@ -12,7 +12,9 @@ from pathlib import Path
 from IPython.core.inputtransformer2 import TransformerManager
 
 PACKAGE = "lfx_utils"
-VERSIONS = ("torch", "captum", "numpy")
+VERSIONS = (
+    "torch", "torchvision", "captum", "numpy", "scipy", "scikit-learn", "scikit-image", "quantus", "prodigyopt",
+)  # fmt: skip
 DATA = ("data/published", "data/results", "data/checkpoints")
 
 
@@ -84,7 +86,7 @@ def digest(paths: Iterable[Path], root: Path) -> str:
 def data_root() -> str:
     """Describe the folder of real data: where it is, and the names and sizes of what lies near its top."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lfx"
-    place = Path(os.environ.get("LFX_DATA") or cache)
+    place = Path(os.environ.get("LFX_DATA") or cache).expanduser()
     files = sorted(file for depth in ("*", "*/*") for file in place.glob(depth) if file.is_file())
     return json.dumps([str(place), *([str(file), file.stat().st_size] for file in files)])
 

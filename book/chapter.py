@@ -15,6 +15,7 @@ import changes
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
+SHOWN = ("python", "torch", "captum", "numpy")  # of the versions, at the foot of a page
 
 
 def write(path: Path, text: str) -> None:
@@ -123,7 +124,7 @@ class Chapter:
                     page["cells"].append(mark | {"source": f'<div id="cell-{number}"></div>'})
             page["cells"].append(cell)
         data = sorted({row["dataset"] for row in self.recorded() if row.get("dataset")})
-        software = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+        software = ", ".join(f"{name} {number}" for name, number in made["versions"].items() if name in SHOWN)
         foot = (
             f"Executed on {made['date']} in {made['seconds']:.0f} s on {made['threads']} CPU "
             f"thread{'s' * (made['threads'] > 1)}, profile `{self.profile}`, seed {self.seed}; {software}"

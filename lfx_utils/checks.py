@@ -1,5 +1,7 @@
 """Argument checks shared by every explainer: one clear sentence instead of a wrong map."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -57,6 +59,8 @@ def baselines(inputs: Tensor | tuple[Tensor, ...], given: Tensor | float | tuple
         raise ValueError(f"baselines must be {form}, as inputs is, got {came}.")
     for tensor, baseline in zip(inputs, given, strict=True) if isinstance(inputs, tuple) else [(inputs, given)]:
         if isinstance(baseline, int | float):
+            if not math.isfinite(baseline):
+                raise ValueError(f"baselines must be finite, got {baseline}.")
             continue
         batch("baselines", baseline)
         if baseline.shape[1:] != tensor.shape[1:] or not (shared or len(baseline) in (1, len(tensor))):

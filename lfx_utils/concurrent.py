@@ -62,7 +62,7 @@ class Normed(nn.Module):
     def __init__(self, encoder: nn.Module):
         super().__init__()
         self.encoder = encoder
-        self.train(getattr(encoder, "training", False))
+        self.training = getattr(encoder, "training", False)  # `train` would reach into the encoder
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Map inputs to `(B, D)` of length 1."""

@@ -105,10 +105,10 @@ def fit(
         order, eps = (torch.stack(parts).to(device) for parts in zip(*drawn, strict=True))
         setting = [values[run.alive] for values in columns]
         for part, numbers in zip(order.split(batch_size, 1), eps.split(batch_size, 1), strict=True):
-            if part.shape[1] > 1:
+            if part.shape[1] > 1 or batch_size == 1:
                 yield prepare(rows[part.flatten()]).unflatten(0, part.shape), numbers, *setting
 
-    steps = math.ceil(len(data) / batch_size) - (len(data) % batch_size == 1)
+    steps = math.ceil(len(data) / batch_size) - (batch_size > 1 and len(data) % batch_size == 1)
     with tqdm(total=epochs * steps, initial=run.epoch * steps, desc="ensemble") as bar:
         while run.epoch < epochs and run.alive:
             trained, watched = [], []

@@ -1,8 +1,10 @@
 """What a supervised VAE's classifier ignores: the invariance test, the divergence of two codes, counterfactuals.
 
-The functions take either model of `models.svae`: what they need is `classify`, `nuisance` and `transform`.
+`invariance_test` and `invariant_samples` take either model of `models.svae`: what they need is `classify`, `nuisance`
+and `transform`. The others need an `SVAE`, whose code has two halves.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -60,9 +62,11 @@ def invariance_test(
     """
     checks.evaluating(model)
     checks.batch("images", images)
+    if judge is not None:
+        checks.evaluating(judge)
     if draws < 2:
         raise ValueError(f"draws must be at least 2, since the spread compares them, got {draws}.")
-    if not sigmas or min(sigmas) <= 0:
+    if not sigmas or not all(0 < sigma < math.inf for sigma in sigmas):
         raise ValueError(f"sigmas must hold positive deviations, got {sigmas}.")
     size, width = len(images), model.nuisance(images[:1]).mean.shape[1]
     generator = torch.Generator().manual_seed(seed)
@@ -93,11 +97,15 @@ def invariant_samples(model: nn.Module, image: Tensor, count: int, sigma: float 
         `(count, C, H, W)`.
 
     Raises:
-        ValueError: in 20 · count draws too few kept the label; σ is too large.
+        TypeError, ValueError: a model in training mode, not one finite image; or in 20 · count draws too few kept the
+            label, since σ is too large.
 
     Source:
         Section 3.1: "We further ensure that the generated invariances do maintain the same class".
     """
+    checks.evaluating(model)
+    if len(checks.batch("image", image)) != 1:
+        raise ValueError(f"image must be one image (1, C, H, W), got {tuple(image.shape)}.")
     width = model.nuisance(image).mean.shape[1]
     noise = torch.randn(20 * count, width, generator=torch.Generator().manual_seed(seed)).to(image)
     made = model.transform(image.expand(len(noise), -1, -1, -1), sigma * noise)
@@ -123,7 +131,7 @@ class Half(nn.Module):
         if k not in (1, 2):
             raise ValueError(f"k must be 1 or 2, the half of the code, got {k!r}.")
         self.model, self.dims, self.posterior = model, model.halves[k - 1], posterior
-        self.train(model.training)
+        self.training = model.training  # `train` would reach into the model
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images to the half's means, or means and log deviations."""
@@ -144,7 +152,7 @@ class Divergence(nn.Module):
     def __init__(self, model: SVAE, k: int):
         super().__init__()
         self.encoder = Half(model, k, posterior=True)
-        self.train(model.training)
+        self.training = model.training
 
     @torch.no_grad()
     def of(self, images: Tensor) -> Normal:
@@ -165,7 +173,7 @@ class Counterfactuals(NamedTuple):
     """For B images and C classes: the step along each dimension and what it generates.
 
     Args:
-        steps: how far dimension c of z1 moved, `(B, C)`; NaN where no step reaches class c.
+        steps: how far dimension c of z1 moved, `(B, C)`; NaN where no step makes class c lead.
         images: `(B, C, channels, H, W)`; the original's reconstruction where there is no step.
         codes: the moved z1, `(B, C, classifier_dims)`.
     """
@@ -187,11 +195,14 @@ def counterfactuals(model: SVAE, images: Tensor) -> Counterfactuals:
         images: `(B, C, H, W)`.
 
     Raises:
-        ValueError: fewer classifier dimensions than classes.
+        TypeError, ValueError: a model in training mode, images that are no finite batch, fewer classifier dimensions
+            than classes.
 
     Source:
         Learning invariances with a supervised VAE, Section 3.1.2 and Fig. 7.
     """
+    checks.evaluating(model)
+    checks.batch("images", images)
     code, classes, dims = model.encode(images), model.classes, model.halves[0].stop
     if dims < classes:
         raise ValueError(
@@ -206,6 +217,9 @@ def counterfactuals(model: SVAE, images: Tensor) -> Counterfactuals:
     own = torch.eye(classes, dtype=torch.bool, device=images.device)
     needed = torch.where(gap <= 0, 0.0, torch.where(slope > 0, gap / slope, torch.inf)).masked_fill(own, 0.0)
     steps = needed.amax(2)
+    # Where class j gains more from the step than class c, the step must not go too far.
+    most = torch.where(slope < 0, gap / slope, torch.inf).masked_fill(own, torch.inf).amin(2)
+    steps = steps.masked_fill(steps > most + 1e-6, torch.inf)
     moved = code.mean[:, None].repeat(1, classes, 1)
     moved[:, range(classes), range(classes)] += steps.nan_to_num(posinf=0.0)
     made = model.decoder(moved.flatten(0, 1)).unflatten(0, (len(images), classes))

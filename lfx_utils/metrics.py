@@ -5,6 +5,8 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from lfx_utils import checks
+
 
 def mask_most_important(inputs: Tensor, attribution: Tensor, share: float, baseline: Tensor) -> Tensor:
     """Replace the most important `share` of each input's features by the baseline: m ⊙ x + (1 − m) ⊙ x̄.
@@ -17,10 +19,16 @@ def mask_most_important(inputs: Tensor, attribution: Tensor, share: float, basel
         baseline: x̄, of a shape that broadcasts to `inputs`.
 
     Raises:
-        ValueError: shapes that differ, or a share outside [0, 1].
+        TypeError, ValueError: shapes that differ or are none of these, an attribution that is not finite, a share
+            outside [0, 1], a baseline that is no tensor.
 
     Source: LF, Section 4.1.
     """
+    if inputs.dim() not in (2, 3, 4):
+        raise ValueError(f"inputs must be (B, C, H, W), (B, T, C) or (B, d), got {tuple(inputs.shape)}.")
+    checks.batch("attribution", attribution)
+    if not isinstance(baseline, Tensor):
+        raise TypeError(f"baseline must be a tensor that broadcasts to the inputs, got {type(baseline).__name__}.")
     if attribution.shape != inputs.shape:
         raise ValueError(
             f"attribution must have the inputs' shape {tuple(inputs.shape)}, got {tuple(attribution.shape)}."
@@ -48,10 +56,16 @@ def latent_shift(encoder, inputs: Tensor, masked: Tensor, batch_size: int = 1_00
     Returns:
         `(B,)`.
 
+    Raises:
+        TypeError, ValueError: an encoder in training mode, shapes that differ.
+
     Source: LF, Section 4.1.
     """
+    checks.evaluating(encoder)
+    if inputs.shape != masked.shape:
+        raise ValueError(f"masked must have the inputs' shape {tuple(inputs.shape)}, got {tuple(masked.shape)}.")
     with torch.no_grad():
-        pairs = zip(inputs.split(batch_size), masked.split(batch_size))
+        pairs = zip(inputs.split(batch_size), masked.split(batch_size), strict=True)
         return torch.cat([(encoder(x) - encoder(m)).norm(dim=1) for x, m in pairs])
 
 
@@ -70,15 +84,19 @@ def pearson_per_example(first: Tensor, second: Tensor) -> Tensor:
     """Pearson correlation of each example's two maps, `(B, …)` twice to `(B,)`; NaN where a map is constant, if B > 1.
 
     Raises:
-        ValueError: shapes that differ, or every map constant.
+        ValueError: shapes that differ, every map constant, or a map that is not finite.
     """
     if first.shape != second.shape:
         raise ValueError(f"Both sets of maps must have one shape, got {tuple(first.shape)} and {tuple(second.shape)}.")
-    centred = [maps.flatten(1).double() - maps.flatten(1).double().mean(1, keepdim=True) for maps in (first, second)]
+    flat = [maps.flatten(1).double() for maps in (first, second)]
+    if not all(maps.isfinite().all() for maps in flat):
+        raise ValueError("A correlation needs finite maps; one of the two holds NaN or infinite values.")
+    varies = (flat[0].amax(1) > flat[0].amin(1)) & (flat[1].amax(1) > flat[1].amin(1))
+    centred = [maps - maps.mean(1, keepdim=True) for maps in flat]
     norms = centred[0].norm(dim=1) * centred[1].norm(dim=1)
-    if not (norms > 0).any():
+    if not varies.any():
         raise ValueError("A correlation needs maps that vary; one of the two is constant.")
-    return torch.where(norms > 0, (centred[0] * centred[1]).sum(1) / norms, torch.nan)
+    return torch.where(varies, (centred[0] * centred[1]).sum(1) / norms, torch.nan)
 
 
 def mean_interval(values, confidence: float = 0.95) -> tuple[float, float, float]:

@@ -2,18 +2,12 @@
 
 from collections.abc import Callable
 
-import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from lfx_utils.datasets import Annotated
-
-
-@torch.no_grad()
-def represent(encoder: Callable[[Tensor], Tensor], pictures: Tensor, batch_size: int = 256) -> Tensor:
-    """Encode images `(N, 3, H, W)` by the batch, `(N, D)`."""
-    return torch.cat([encoder(batch) for batch in pictures.split(batch_size)])
+from lfx_utils.examples.representation import represent
 
 
 def probe(encoder: Callable[[Tensor], Tensor], train: Annotated, test: Annotated) -> dict[str, float]:
@@ -26,12 +20,17 @@ def probe(encoder: Callable[[Tensor], Tensor], train: Annotated, test: Annotated
 
     Returns:
         `mean_ap`, `chance` (the classes' mean frequency, the average precision of a random order) and `classes`.
+
+    Raises:
+        ValueError: an encoder in training mode, or no class with ten examples in both sets.
     """
-    known, new = (represent(encoder, part.images) for part in (train, test))
+    known, new = (represent(encoder, part.images, 256) for part in (train, test))
     mean, std = known.mean(0), known.std(0) + 1e-6
     known, new = ((latents - mean) / std for latents in (known, new))
     kept = [column for column in range(train.labels.shape[1])
             if min(train.labels[:, column].sum(), test.labels[:, column].sum()) >= 10]  # fmt: skip
+    if not kept:
+        raise ValueError(f"No class has ten examples in both sets, of {len(train.images)} and {len(test.images)}.")
     scores = []
     for column in kept:
         classifier = LogisticRegression(C=0.1, max_iter=200).fit(known.numpy(), train.labels[:, column].numpy())

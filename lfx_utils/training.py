@@ -78,22 +78,22 @@ def fit(
         # The loss draws its noise from the global generator: seeded here, a resumed run equals an uninterrupted one.
         torch.manual_seed(seed * 1_000_003 + epoch)
         model.train()
-        total = 0.0
+        total, seen = 0.0, 0
         for rows in torch.randperm(size).split(batch_size):
-            if len(rows) == 1 < size:
+            if len(rows) == 1 < min(size, batch_size):  # batch norm cannot learn from a last single row
                 continue
             value = loss(model, *(tensor[rows] for tensor in data))
             optimiser.zero_grad()
             value.backward()
             optimiser.step()
-            total += value.item() * len(rows)
+            total, seen = total + value.item() * len(rows), seen + len(rows)
         if not math.isfinite(total):
             model.load_state_dict(before)
             model.eval()
             raise FloatingPointError(
                 f"{name}: the loss is {total} in epoch {epoch + 1}; the last finite weights are kept."
             )
-        history.train.append(total / size)
+        history.train.append(total / seen)
         if validation is not None:
             history.validation.append(evaluate(model, loss, validation, seed=seed))
             if history.validation[-1] < best[0]:

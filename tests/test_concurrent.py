@@ -97,3 +97,10 @@ def test_a_function_has_no_layers(encoder, images):
 def test_a_flat_layer_gives_a_flat_map(encoder):
     flat = lafam(encoder, encoder[2], torch.zeros(1, 2, 8, 8))
     assert not flat.any()
+
+
+def test_wrapping_leaves_the_modes_of_the_encoders_layers():
+    encoder = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten()).train()
+    encoder[1].eval()
+    Normed(encoder)
+    assert [part.training for part in encoder] == [True, False, True]

@@ -204,3 +204,26 @@ def test_bad_input():
         invariance_test(model.eval(), images * math.nan, [1.0])
     with pytest.raises(ValueError, match="for each of 4 classes needs as many classifier dimensions, got 2"):
         counterfactuals(small(SVAE, classifier_dims=2), images)
+
+
+def test_a_counterfactual_is_one_or_there_is_no_step():
+    model = small(SVAE, classifier_dims=4)
+    with torch.no_grad():
+        model.classifier.weight.copy_(torch.eye(4))
+        model.classifier.weight[2, 1] = 3.0  # class 2 gains more from dimension 1 than class 1 does
+    images = batch(20)
+    found = counterfactuals(model, images)
+    labels = model.classifier(found.codes).argmax(2)
+    reached = ~found.steps.isnan()
+    assert reached.any() and not reached.all()
+    assert (labels == torch.arange(4))[reached].all()
+
+
+def test_explaining_wants_frozen_models():
+    model, images = small(SVAE), batch()
+    with pytest.raises(ValueError, match="training mode"):
+        counterfactuals(model.train(), images)
+    with pytest.raises(ValueError, match="training mode"):
+        invariance_test(model.eval(), images, [1.0], judge=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout()))
+    with pytest.raises(ValueError, match="one image"):
+        invariance.invariant_samples(model, images, 2)

@@ -66,10 +66,39 @@ def test_masking_names_bad_arguments(attribution, share, message):
 
 
 def test_latent_shift_of_a_linear_encoder_has_a_closed_form():
-    encoder = nn.Linear(6, 3)
+    encoder = nn.Linear(6, 3).eval()
     x, m = torch.rand(7, 6), torch.rand(7, 6)
     expected = torch.tensor([np.linalg.norm(encoder.weight.detach().numpy() @ (a - b).numpy()) for a, b in zip(x, m)])
     assert torch.allclose(metrics.latent_shift(encoder, x, m, batch_size=3), expected, atol=1e-6)
+
+
+def test_latent_shift_wants_pairs_and_a_frozen_encoder():
+    encoder = nn.Linear(6, 3)
+    with pytest.raises(ValueError, match="training mode"):
+        metrics.latent_shift(encoder, torch.rand(2, 6), torch.rand(2, 6))
+    with pytest.raises(ValueError, match="masked must have"):
+        metrics.latent_shift(encoder.eval(), torch.rand(4, 6), torch.rand(2, 6))
+
+
+def test_a_constant_map_has_no_correlation_whatever_its_rounding():
+    constant = torch.full((1, 1_000), 0.3, dtype=torch.float64)
+    with pytest.raises(ValueError, match="constant"):
+        metrics.pearson(constant, torch.rand(1, 1_000))
+    with pytest.raises(ValueError, match="finite"):
+        metrics.pearson(torch.full((1, 9), torch.nan), torch.rand(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "attribution", "baseline", "message"),
+    [
+        (torch.rand(2, 1, 2, 3, 4), torch.rand(2, 1, 2, 3, 4), torch.zeros(1), "inputs must be"),
+        (torch.rand(2, 6), torch.full((2, 6), torch.nan), torch.zeros(1), "attribution holds"),
+        (torch.rand(2, 6), torch.rand(2, 6), 0.0, "baseline must be a tensor"),
+    ],
+)
+def test_masking_tells_what_it_cannot_rank(inputs, attribution, baseline, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        metrics.mask_most_important(inputs, attribution, 0.5, baseline)
 
 
 def test_pearson_agrees_with_scipy_over_all_and_per_example():

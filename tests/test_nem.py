@@ -441,3 +441,17 @@ def test_bad_calls(fitted, call, message):
     _, explainer, images = fitted
     with pytest.raises(ValueError, match=message):
         call(explainer, images)
+
+
+def test_what_a_file_cannot_hold_is_told(fitted, tmp_path):
+    encoder, explainer, images = fitted
+    own = NEMU(encoder, Objective(distance=lambda a, b: (a - b).square().sum(1))).build(images[:1])
+    with pytest.raises(ValueError, match="distance must be"):
+        save({"own": own}, tmp_path / "own.safetensors")
+    (tmp_path / "torn.safetensors").write_bytes(b"not a file of tensors")
+    with pytest.raises(ValueError, match="whole file"):
+        load(tmp_path / "torn.safetensors", encoder)
+    with pytest.raises(ValueError, match="internal_batch_size"):
+        explainer.attribute(images, internal_batch_size=0)
+    with pytest.raises(ValueError, match="start must hold masks"):
+        refine(explainer, images[:2], steps=1, start=torch.rand(2, 3, *images.shape[2:]))

@@ -558,3 +558,9 @@ def test_zero_under_a_mask_is_told_once():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         RELAX(flat, Pixels(), similarity=rbf(1.0)).attribute(image, n_masks=50)
+
+
+@pytest.mark.parametrize("dims", [(3, 2), (0, 1), (2, 2), ()])
+def test_axes_must_rise(dims):
+    with pytest.raises(ValueError, match="dims must be"):
+        RELAX(lambda x: x.flatten(1), Cells(3), dims=dims)

@@ -118,3 +118,12 @@ def test_evaluation_is_repeatable_and_leaves_mode_and_generator_alone():
     state = torch.get_rng_state()
     evaluate(model, noisy, data)
     assert torch.equal(torch.get_rng_state(), state) and model.training
+
+
+def test_batches_of_one_train_and_a_skipped_last_row_does_not_count():
+    model = linear()
+    before = model.weight.detach().clone()
+    history = fit(model, square, problem(), epochs=1, batch_size=1)
+    assert history.train[0] > 0 and not torch.equal(model.weight, before)
+    constant = lambda model, x: 0 * model(x).sum() + 1.0  # noqa: E731
+    assert fit(linear(), constant, (torch.rand(3, 3),), epochs=1, batch_size=2).train == [1.0]

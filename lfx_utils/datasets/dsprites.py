@@ -55,7 +55,11 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Sprites:
     except Unavailable:
         if not download:
             raise
-        _download(official)
+        try:
+            _download(official)
+        except Unavailable:
+            if not packs:
+                raise
     if official.is_file():
         parts, images, how = split(), _scan(official), "DeepMind's file, MD5 checked"
     elif packs:

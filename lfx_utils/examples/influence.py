@@ -76,7 +76,7 @@ def influence(
         raise ValueError(
             f"curvature must be 'gauss-newton', or 'hessian' unless solver is 'direct', got {curvature!r}."
         )
-    if damping < 0 or draws < 1:
+    if not damping >= 0 or draws < 1:
         raise ValueError(f"damping must not be negative and draws at least 1, got {damping} and {draws}.")
     with problem(model, loss, part, train[0], factor=solver == "direct" and draws == 1) as setting:
         if solver == "direct":

@@ -57,13 +57,13 @@ def lissa(
 ) -> Tensor:
     """Solve x (H + λI) = b for every row b of `right` `(R, P)` by Algorithm 2's series."""
     generator = torch.Generator().manual_seed(seed)
-    estimate, norm = right.clone(), right.norm(dim=1)
+    estimate, norm = right.clone(), right.norm(dim=1).clamp_min(torch.finfo(right.dtype).tiny)
     for step in tqdm(range(depth), desc="LiSSA"):
         rows = torch.randint(len(train), (samples,), generator=generator)
         product = hessian_product(setting, train if samples >= len(train) else train[rows], draws, seed)
         estimate = right + estimate - (product(estimate) + damping * estimate) / scale
         # While I − (H + λI)/σ shrinks every vector, the series cannot outgrow its number of terms.
-        growth = (estimate.norm(dim=1) / norm.clamp_min(1e-300)).max().item()
+        growth = (estimate.norm(dim=1) / norm).max().item()
         if not growth <= 1.01 * (step + 2):
             raise ValueError(
                 f"LiSSA diverges: after {step + 1} steps its estimate is {growth:.1e} times the gradient, beyond the "

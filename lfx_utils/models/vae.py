@@ -82,7 +82,9 @@ class Means(nn.Module):
 
 def mean_encoder(vae: VAE) -> nn.Sequential:
     """The encoder µ that the chapter explains, images `(B, 1, S, S)` to `(B, D)`; it shares the VAE's weights."""
-    return nn.Sequential(*vae.encoder, Means()).train(vae.training)
+    encoder = nn.Sequential(*vae.encoder, Means().train(vae.training))
+    encoder.training = vae.training  # `train` would reach into the VAE's layers
+    return encoder
 
 
 def enliven(model: VAE, brightness: float = 0.05) -> VAE:

@@ -90,7 +90,9 @@ class NEMU(nn.Module):
             TypeError, ValueError: an encoder in training mode, an untrained decoder, inputs that are not finite or of
                 another size.
         """
-        checks.batch("inputs", inputs)
+        self.ready(checks.batch("inputs", inputs))
+        if not isinstance(internal_batch_size, int) or internal_batch_size < 1:
+            raise ValueError(f"internal_batch_size must be a positive integer, got {internal_batch_size!r}.")
         # Convolutions on processors like this order of the memory better.
         parts = inputs.contiguous(memory_format=torch.channels_last).split(internal_batch_size)
         return torch.cat([self(part)[1] for part in parts]).contiguous()

@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from lfx_utils.nemu import objective as objectives
 from lfx_utils.nemu.explainer import NEMU
-from lfx_utils.nemu.objective import Objective
+from lfx_utils.nemu.objective import Objective, halved, printed
+
+DISTANCES = {each.__name__: each for each in (halved, printed)}
 
 
 def save(explainers: Mapping[str, NEMU], path: Path | str, *, half: bool = False) -> None:
@@ -24,11 +25,13 @@ def save(explainers: Mapping[str, NEMU], path: Path | str, *, half: bool = False
         half: keep the weights in half precision, which moves masks by about a thousandth.
 
     Raises:
-        ValueError: explainers of different encoders, or one that is not fitted.
+        ValueError: explainers of different encoders, one that is not fitted, or a distance of the user's own.
     """
     weights, about = {}, {}
     for name, each in explainers.items():
         each.ready()
+        if each.objective.distance not in DISTANCES.values():
+            raise ValueError(f"distance must be {' or '.join(DISTANCES)} to be saved, got {each.objective.distance}.")
         objective = vars(each.objective) | {"distance": each.objective.distance.__name__}
         about[name] = {"shape": each.shape, "layers": each.layers, "decoder": each.kind, "objective": objective}
         for key, value in each.decoder.state_dict().items():
@@ -47,9 +50,12 @@ def load(path: Path | str, encoder: nn.Module) -> dict[str, NEMU]:
     Raises:
         ValueError: a file of another kind, or another encoder than the explainers were fitted to.
     """
-    with safe_open(path, "pt") as file:
-        header = json.loads((file.metadata() or {}).get("nem-u", "null"))
-        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, "pt") as file:
+            header = json.loads((file.metadata() or {}).get("nem-u", "null"))
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"path must name a whole file of NEM-U's explainers, got {path} ({error}).") from error
     if header is None:
         raise ValueError(f"path must name a file that NEM-U's explainers were saved to, got {path}.")
     if header["encoder"] != fingerprint(encoder):
@@ -57,7 +63,7 @@ def load(path: Path | str, encoder: nn.Module) -> dict[str, NEMU]:
     device = next((each.device for each in encoder.parameters()), torch.device("cpu"))
     found = {}
     for name, about in header["explainers"].items():
-        kind = about["objective"] | {"distance": getattr(objectives, about["objective"]["distance"])}
+        kind = about["objective"] | {"distance": DISTANCES[about["objective"]["distance"]]}
         found[name] = NEMU(encoder, Objective(**kind), about["decoder"])
         found[name].build(torch.zeros(1, *about["shape"], device=device))
         own = {key.removeprefix(f"{name}/"): value for key, value in weights.items() if key.startswith(f"{name}/")}

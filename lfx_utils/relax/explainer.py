@@ -1,5 +1,6 @@
 """`RELAX(encoder).attribute(inputs)`: draw masks, encode, and stream what comes back into maps."""
 
+import itertools
 import math
 import warnings
 from collections.abc import Callable
@@ -58,6 +59,8 @@ class RELAX:
     ):
         if isinstance(fill, int | float) and not math.isfinite(fill):
             raise ValueError(f"fill must be finite, got {fill}.")
+        if not dims or dims[0] < 1 or any(second <= first for first, second in itertools.pairwise(dims)):
+            raise ValueError(f"dims must be axes in rising order, none of them the first, got {dims}.")
         self.encoder, self.masks, self.similarity, self.fill = encoder, masks, similarity, fill
         self.dims, self.dtype, self.channels_last = dims, dtype, channels_last
 
