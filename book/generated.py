@@ -30,7 +30,8 @@ def errata(everything: list[Chapter]) -> dict[str, str]:
             own = lines.setdefault(claim["row"].replace("ERR.", "erratum-"), ["Computed when this book was built:", ""])
             row = recorded.get(claim["id"], {"value": None, "note": "not computed in this build"})
             ends = [row[end] for end in ("value", "low", "high") if row.get(end) is not None]
-            number = f"**{ends[0]:.3g}**" if ends else row["note"] or "a figure"
+            whole = bool(ends) and abs(ends[0]) >= 1_000
+            number = f"**{ends[0]:{',.0f' if whole else '.3g'}}**" if ends else row["note"] or "a figure"
             number += f" [{ends[1]:.3g}, {ends[2]:.3g}]" if len(ends) == 3 else ""
             if row.get("cell"):
                 number += f' (<a href="../notebooks/{row["chapter"]}.html#cell-{row["cell"]}">the cell</a>)'
