@@ -126,7 +126,7 @@ def record(session, claim_id: str, estimate, *, dataset=None, stand_in: str = ""
     )  # the errata's numbers come from encoders of no published size
     row = {
         "id": claim_id,
-        "value": None if value is None else float(value),
+        "value": None if value is None or not math.isfinite(value) else float(value),
         "low": None if interval is None else float(interval[0]),
         "high": None if interval is None else float(interval[1]),
         "verdict": verdict(claim.kind, claim.published, claim.spread, value, interval, real=real, full=full),

@@ -99,8 +99,8 @@ def pearson_per_example(first: Tensor, second: Tensor) -> Tensor:
     return torch.where(varies, (centred[0] * centred[1]).sum(1) / norms, torch.nan)
 
 
-def mean_interval(values, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Mean of independent values and the ends of its Student-t confidence interval.
+def mean_interval(values) -> tuple[float, float, float]:
+    """Mean of independent values and the ends of its 95 % Student-t confidence interval.
 
     Args:
         values: at least two numbers, one for each example, seed or run.
@@ -118,12 +118,12 @@ def mean_interval(values, confidence: float = 0.95) -> tuple[float, float, float
     if len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"An interval needs at least two finite values, got {values[:5]}.")
     mean = values.mean()
-    half = stats.t.ppf((1 + confidence) / 2, len(values) - 1) * stats.sem(values)
+    half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return float(mean), float(mean - half), float(mean + half)
 
 
-def slope_interval(x, y, confidence: float = 0.95) -> tuple[float, float, float]:
-    """Slope of the least-squares line through (log x, log y), with the ends of its confidence interval.
+def slope_interval(x, y) -> tuple[float, float, float]:
+    """Slope of the least-squares line through (log x, log y), with the ends of its 95 % confidence interval.
 
     Raises:
         ValueError: fewer than three points, or values that are not positive.
@@ -132,7 +132,7 @@ def slope_interval(x, y, confidence: float = 0.95) -> tuple[float, float, float]
     if len(x) < 3 or len(x) != len(y) or (x <= 0).any() or (y <= 0).any():
         raise ValueError("A slope on logarithmic axes needs at least three pairs of positive values.")
     fit = stats.linregress(np.log(x), np.log(y))
-    half = stats.t.ppf((1 + confidence) / 2, len(x) - 2) * fit.stderr
+    half = stats.t.ppf(0.975, len(x) - 2) * fit.stderr
     return float(fit.slope), float(fit.slope - half), float(fit.slope + half)
 
 

@@ -127,12 +127,12 @@ def recognised(maps: Tensor) -> float:
     return float(classifier.score(test, np.tile(np.arange(units), len(rows) - half)))
 
 
-def active_units(means: Tensor, threshold: float = 0.01) -> Tensor:
-    """Which units answer to the input: those whose means µ_j(x), `(N, D)`, have a variance above `threshold`.
+def active_units(means: Tensor) -> Tensor:
+    """Which units answer to the input: those whose means µ_j(x), `(N, D)`, have a variance above 0.01.
 
     Source: Burda et al. (2016), Section 5.2.
     """
-    return means.var(0) > threshold
+    return means.var(0) > 0.01
 
 
 def _alive(maps: Tensor) -> Tensor:
@@ -164,7 +164,7 @@ class RankCorrelation:
     p: float
 
 
-def spearman(levels, values, draws: int = 5_000, seed: int = 0, confidence: float = 0.95) -> RankCorrelation:
+def spearman(levels, values, draws: int = 5_000, seed: int = 0) -> RankCorrelation:
     """Spearman's ρ of a measure against β, or against another measure, over trained models.
 
     Args:
@@ -173,7 +173,6 @@ def spearman(levels, values, draws: int = 5_000, seed: int = 0, confidence: floa
         draws: of permutations, which tell what ρ would be if β did not matter, and of resamples of the models of each
             level, which tell how sure ρ is; of all models where no two share a level.
         seed: of a generator of its own.
-        confidence: of both intervals.
 
     Raises:
         ValueError: lists of unequal length, fewer than three models, or one level or value only.
@@ -186,7 +185,7 @@ def spearman(levels, values, draws: int = 5_000, seed: int = 0, confidence: floa
     levels, values = levels[np.isfinite(values)], values[np.isfinite(values)]
     if len(values) < 3 or np.ptp(levels) == 0 or np.ptp(values) == 0:
         raise ValueError(f"ρ needs at least three models, two levels and two values, got {len(values)} finite values.")
-    rng, tails = np.random.default_rng(seed), ((1 - confidence) / 2, (1 + confidence) / 2)
+    rng, tails = np.random.default_rng(seed), (0.025, 0.975)
     ranks = stats.rankdata(levels)
     rho = _correlate(ranks, stats.rankdata(values))
     shuffled = _correlate(rng.permuted(np.tile(ranks, (draws, 1)), axis=1), stats.rankdata(values))

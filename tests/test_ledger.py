@@ -103,6 +103,12 @@ def test_bad_records_leave_the_file_as_it_was(session, arguments, error, message
     assert (session.out / "01_completeness.json").read_text() == before
 
 
+def test_a_number_that_is_none_is_stored_as_missing(session):
+    assert ledger.record(session, "LF.F2a.ig-highest", float("nan"), note="diverged") == "not computable"
+    text = (session.out / f"{session.chapter}.json").read_text()
+    assert "NaN" not in text and json.loads(text)[0]["value"] is None
+
+
 def test_an_empty_session_has_no_summary(session):
     with pytest.raises(FileNotFoundError, match="recorded no claim yet"):
         ledger.summary(session)
