@@ -16,8 +16,9 @@ background-image:url(data:image/png;base64,{sheet});background-size:100% {height
 #{name} label{{display:inline-block;margin:.2em 1.2em .4em 0}} #{name} input{{vertical-align:middle}}
 #{name} .heads{{display:flex;font-size:.8em}} #{name} .heads span{{flex:1;text-align:center}}</style>
 {sliders}
-<div style="max-width:46em"><div class="heads" aria-hidden="true">{heads}</div>
-<div class="strip" role="img" aria-label="{first}"></div></div>
+<div style="max-width:46em;overflow-x:auto"><div style="min-width:calc(3em * {columns})">
+<div class="heads" aria-hidden="true">{heads}</div>
+<div class="strip" role="img" aria-label="{first}"></div></div></div>
 <p aria-live="polite" style="margin:.3em 0 0">{first}</p>
 <figcaption style="color:#333">{caption}</figcaption>
 <noscript>Without JavaScript only the first row can be seen.</noscript>
