@@ -6,13 +6,13 @@ from functools import partial
 from pathlib import Path
 
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from lfx_utils.models.resnet import small_resnet
 from lfx_utils.models.vit import ViT
 from lfx_utils.zoo import frozen, pretrained
 
-__all__ = ["card", "frozen", "load", "names", "pretrained"]
+__all__ = ["card", "frozen", "load", "names", "pretrained", "weights"]
 
 CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
 ARCHITECTURES = {"resnet": small_resnet, "narrow": partial(small_resnet, (16, 32, 64, 128)), "vit": ViT}
@@ -41,12 +41,40 @@ def load(name: str) -> nn.Module:
     >>> load("scenes-supervised").training
     False
     """
-    path, about = _shipped(name), card(name)
+    encoder = ARCHITECTURES[card(name)["architecture"]]()
+    encoder.load_state_dict(_checked(_shipped(name)))  # kept in half precision, copied into float32
+    return frozen(encoder)
+
+
+def weights(task: str, run: str) -> dict[str, Tensor]:
+    """Return the weights of an encoder of chapter 4 that was trained at the published setting, as a state dict.
+
+    Args:
+        task: `"rec"`, `"den"`, `"inp"`, `"cls"`, `"caps"`, `"den.3"` or `"cls2"`.
+        run: seed and number of the training, such as `"0-4"`; the task's card lists them.
+
+    Raises:
+        ValueError: an unknown task or run, or a file that does not have the checksum on its card.
+
+    >>> weights("rec", "0-0")["0.weight"].shape
+    torch.Size([8, 1, 3, 3])
+    """
+    tasks = {path.stem: path for path in (CHECKPOINTS / "pretext").glob("*.safetensors")}
+    if task not in tasks:
+        raise ValueError(f"task must be one of {', '.join(sorted(tasks))}; got {task!r}.")
+    tensors = _checked(tasks[task])
+    found = {name.removeprefix(f"{run}."): each for name, each in tensors.items() if name.startswith(f"{run}.")}
+    if not found:
+        runs = sorted({name.split(".", 1)[0] for name in tensors})
+        raise ValueError(f"run must be one of {', '.join(runs)}; got {run!r}.")
+    return found
+
+
+def _checked(path: Path) -> dict[str, Tensor]:
+    about = json.loads(path.with_suffix(".json").read_text())
     if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
         raise ValueError(f"{path} is not the file that its card describes (its SHA-256 differs).")
-    encoder = ARCHITECTURES[about["architecture"]]()
-    encoder.load_state_dict(load_file(path))  # kept in half precision, copied into float32
-    return frozen(encoder)
+    return load_file(path)
 
 
 def _shipped(name: str) -> Path:

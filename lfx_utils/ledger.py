@@ -183,13 +183,18 @@ def summary(session) -> pd.DataFrame:
                 "statement": claim.statement,
                 "published": _printed(claim),
                 "ours": show(row["value"], row["low"], row["high"]),
-                "data": row["dataset"],
+                "data": _on(row["dataset"], row["stand_in"]),
                 "verdict": row["verdict"],
                 "larger run": large
-                and f"{show(large['value'], large['low'], large['high'])}, {large['verdict']} ({large['profile']})",
+                and f"{show(large['value'], large['low'], large['high'])}, {large['verdict']} "
+                f"({_on(large['profile'], large['stand_in'])})",
             }
         )
     return pd.DataFrame(rows)
+
+
+def _on(*parts: str) -> str:
+    return "; ".join(filter(None, parts))
 
 
 def _printed(claim: pd.Series) -> str:

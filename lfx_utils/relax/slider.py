@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lfx_utils.relax.estimators import u_relax
 
+RANGE = (0.9, 1.1)  # of γ
 STEPS = 65_535  # An uncertainty map is sent in as many steps, since γ within a few hundredths makes all the difference.
 PAGE = Template("""
 <figure id="$id" class="lfx-slider" style="margin:0;max-width:22em">
@@ -48,7 +49,7 @@ image.hidden = true; canvas.hidden = false; root.querySelector("div").hidden = f
 """)
 
 
-def slider(image: Tensor, importance: Tensor, uncertainty: Tensor, caption: str, *, reach=(0.9, 1.1)) -> HTML:
+def slider(image: Tensor, importance: Tensor, uncertainty: Tensor, caption: str) -> HTML:
     """Return a picture of a map whose uncertain pixels are cut off, with a slider for γ, and mean or median for ε.
 
     Where scripts do not run, the picture for γ = 1 and the mean is left.
@@ -57,7 +58,6 @@ def slider(image: Tensor, importance: Tensor, uncertainty: Tensor, caption: str,
         image: `(3, H, W)` in [0, 1], seen in grey where importance is cut off.
         importance, uncertainty: `(1, H, W)`.
         caption: what is seen, in one sentence.
-        reach: least and largest γ.
 
     Raises:
         ValueError: shapes that differ, or an uncertainty that is nowhere positive.
@@ -87,8 +87,8 @@ def slider(image: Tensor, importance: Tensor, uncertainty: Tensor, caption: str,
         "median": (scale * np.sort(unsure, axis=None)[(unsure.size - 1) // 2]).round(),
         "width": shape[1],
         "height": shape[0],
-        "low": reach[0],
-        "high": reach[1],
+        "low": RANGE[0],
+        "high": RANGE[1],
         "caption": caption,
         "alt": "The importance map, in colour where its uncertainty is below its mean, else the photograph in grey.",
     }

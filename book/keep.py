@@ -1,0 +1,81 @@
+"""Keep a long run: its records in `data/results`, and the encoders that it trained in `data/checkpoints`.
+
+    python book/keep.py 04_pretext_tasks --out OUT --encoders pretext --command "papermill … -p profile paper"
+
+Of the checkpoints `CHAPTER-TASK-SEED-RUN.pt` the encoder's weights at the best epoch are kept, one file a task, with a
+card of what training was like.
+"""
+
+import argparse
+import hashlib
+import json
+from itertools import groupby
+from pathlib import Path
+
+import torch
+from chapter import ROOT
+from safetensors.torch import save_file
+
+PART = "encoder."
+
+
+def records(source: Path, target: Path, command: str) -> int:
+    """Write the records of a run, each with its command, over those of the same claims; return how many there are."""
+    kept = {row["id"]: row for row in json.loads(target.read_text())} if target.exists() else {}
+    kept |= {row["id"]: row | {"command": command} for row in json.loads(source.read_text())}
+    for row in kept.values():
+        row.pop("cell", None)  # where the claim's card stands on this machine's page
+    target.write_text(json.dumps(list(kept.values()), indent=1))
+    return len(kept)
+
+
+def encoders(checkpoints: list[Path], chapter: str, folder: Path, about: dict) -> None:
+    """Write one safetensors file a task, with a card that begins with `about`; parameters are named `SEED-RUN.NAME`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {path: path.stem.removeprefix(f"{chapter}-") for path in checkpoints}
+    for task, paths in groupby(sorted(checkpoints), lambda path: names[path].split("-", 1)[0]):
+        tensors, runs = {}, {}
+        for path in paths:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+            loss, best = state["best"]
+            run = names[path].split("-", 1)[1]
+            for name, tensor in best.items():
+                if name.startswith(PART):
+                    tensors[f"{run}.{name.removeprefix(PART)}"] = tensor.contiguous()
+            history = state["history"]
+            runs[run] = {
+                "epochs": state["epoch"],
+                "best_epoch": history["best_epoch"] + 1,
+                "test_loss": round(loss, 6),
+                "seconds": round(history["seconds"]),
+            }
+        file = folder / f"{task}.safetensors"
+        save_file(tensors, file)
+        file.chmod(0o644)  # safetensors leaves it to its owner alone
+        card = about | {"runs": runs, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        file.with_suffix(".json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+
+
+def main() -> None:
+    """Keep what the command line names."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("chapter")
+    parser.add_argument("--out", type=Path, required=True, help="what LFX_OUT was during the run")
+    parser.add_argument("--command", required=True, help="the command that a reader would repeat it with")
+    parser.add_argument("--profile", default="paper")
+    parser.add_argument("--encoders", help="also keep the encoders, in this folder of data/checkpoints")
+    options = parser.parse_args()
+    source, name = options.out / options.profile, f"{options.chapter}.json"
+    print(records(source / name, ROOT / "data" / "results" / name, options.command), "records")
+    if options.encoders:
+        found = list((source / "checkpoints").glob(f"{options.chapter}-*.pt"))
+        folder = ROOT / "data" / "checkpoints" / options.encoders
+        row = next(row for row in json.loads((source / name).read_text()) if row["dataset"])
+        about = {"command": options.command, "licence": "As the project."}
+        about |= {key: row[key] for key in ("dataset", "seed", "device", "versions")}
+        encoders(found, options.chapter, folder, about)
+        print(len(found), "encoders")
+
+
+if __name__ == "__main__":
+    main()

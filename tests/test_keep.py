@@ -1,0 +1,87 @@
+"""A long run's records and encoders are kept whole, and the encoders of chapter 4 that are shipped can tell digits."""
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lfx_utils import encoders
+from lfx_utils.datasets import load
+from lfx_utils.examples import dknn
+from lfx_utils.models import autoencoders, capsules
+from lfx_utils.training import fit
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "book"))
+import keep  # noqa: E402
+
+PRETEXT = encoders.CHECKPOINTS / "pretext"
+RUNS = [(path.stem, run) for path in sorted(PRETEXT.glob("*.json")) for run in json.loads(path.read_text())["runs"]]
+
+
+def build(task: str) -> torch.nn.Module:
+    model = capsules.StackedCapsules(**capsules.SMALL).encoder if task == "caps" else autoencoders.image_encoder(4)
+    return model.eval()
+
+
+def test_the_best_weights_are_kept(tmp_path, monkeypatch):
+    images, model = torch.rand(12, 1, 28, 28), autoencoders.mnist_autoencoder()
+    checkpoint = tmp_path / "04_pretext_tasks-rec-0-1.pt"
+    # A learning rate that soon does harm: the best epoch is not the last.
+    adam = torch.optim.Adam(model.parameters(), lr=0.3)
+    options = {"epochs": 6, "batch_size": 4, "optimiser": adam, "validation": (images,), "checkpoint": checkpoint}
+    history = fit(model, lambda model, x: (model(x) - x).square().mean(), (images,), **options)
+    keep.encoders([checkpoint], "04_pretext_tasks", tmp_path / "pretext", {"command": "the command"})
+    monkeypatch.setattr(encoders, "CHECKPOINTS", tmp_path)
+    found = encoders.weights("rec", "0-1")
+    assert found.keys() == model.encoder.state_dict().keys()
+    assert all(torch.equal(found[name], each) for name, each in model.encoder.state_dict().items())
+    card = json.loads((tmp_path / "pretext" / "rec.json").read_text())
+    about = card["runs"]["0-1"]
+    assert (about["epochs"], about["best_epoch"]) == (6, history.best_epoch + 1) and card["command"] == "the command"
+    assert about["test_loss"] == pytest.approx(min(history.validation), abs=1e-6)
+
+
+def test_newer_records_replace_older_ones(tmp_path):
+    old, new = [{"id": "a", "value": 1}, {"id": "b", "value": 2, "cell": 4}], [{"id": "b", "value": 3, "cell": 5}]
+    (tmp_path / "run.json").write_text(json.dumps(new))
+    (tmp_path / "kept.json").write_text(json.dumps(old))
+    assert keep.records(tmp_path / "run.json", tmp_path / "kept.json", "papermill x y") == 2
+    kept = json.loads((tmp_path / "kept.json").read_text())
+    assert kept == [{"id": "a", "value": 1}, {"id": "b", "value": 3, "command": "papermill x y"}]
+
+
+def test_five_runs_of_each_task_are_shipped():
+    assert {task for task, _ in RUNS} == {"rec", "den", "inp", "cls", "caps"}
+    assert {run for _, run in RUNS} == {f"0-{run}" for run in range(5)} and len(RUNS) == 25
+
+
+@pytest.mark.parametrize("task, run", RUNS)
+def test_shipped_encoders_tell_digits_apart(task, run):
+    data, hits = load("digits", train=300, test=100), {}
+    torch.manual_seed(0)
+    for name in ("untrained", "trained"):
+        encoder = build(task)
+        if name == "trained":
+            encoder.load_state_dict(encoders.weights(task, run))
+        with torch.no_grad():
+            nearest = dknn(encoder(data.test), encoder(data.train)).argmax(1)
+        hits[name] = (data.train_labels[nearest] == data.test_labels).float().mean().item()
+    # They have seen MNIST, these digits are of another hand.
+    assert hits["trained"] > 0.4 and hits["trained"] > hits["untrained"] - 0.05
+
+
+def test_what_is_not_shipped(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="task must be one of caps, cls, den, inp, rec; got 'rot'"):
+        encoders.weights("rot", "0-0")
+    with pytest.raises(ValueError, match="run must be one of 0-0, .*; got '7-0'"):
+        encoders.weights("rec", "7-0")
+    shutil.copytree(PRETEXT, tmp_path / "pretext")
+    path = tmp_path / "pretext" / "rec.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    monkeypatch.setattr(encoders, "CHECKPOINTS", tmp_path)
+    with pytest.raises(ValueError, match="is not the file that its card describes"):
+        encoders.weights("rec", "0-0")
