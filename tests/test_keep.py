@@ -71,7 +71,7 @@ def test_shipped_encoders_tell_digits_apart(task, run):
             nearest = dknn(encoder(data.test), encoder(data.train)).argmax(1)
         hits[name] = (data.train_labels[nearest] == data.test_labels).float().mean().item()
     # They have seen MNIST, these digits are of another hand.
-    assert hits["trained"] > 0.4 and hits["trained"] > hits["untrained"] - 0.05
+    assert hits["trained"] > hits["untrained"] + 0.1
 
 
 def test_what_is_not_shipped(tmp_path, monkeypatch):
