@@ -54,6 +54,13 @@ def test_newer_records_replace_older_ones(tmp_path):
     assert kept == [{"id": "a", "value": 1}, {"id": "b", "value": 3, "command": "papermill x y"}]
 
 
+def test_kept_records_say_where_they_come_from():
+    for path in sorted((ROOT / "data" / "results").glob("*.json")):
+        for row in json.loads(path.read_text()):
+            assert {"stand_in", "dataset", "profile", "seed", "device", "versions"} <= row.keys(), (path, row["id"])
+            assert path.stem in row["command"] and f"-p profile {row['profile']}" in row["command"], row["id"]
+
+
 def test_five_runs_of_each_task_are_shipped():
     assert {task for task, _ in RUNS} == {"rec", "den", "inp", "cls", "caps"}
     assert {run for _, run in RUNS} == {f"0-{run}" for run in range(5)} and len(RUNS) == 25
