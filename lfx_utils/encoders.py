@@ -50,7 +50,7 @@ def weights(task: str, run: str) -> dict[str, Tensor]:
     """Return the weights of an encoder of chapter 4 that was trained at the published setting, as a state dict.
 
     Args:
-        task: `"rec"`, `"den"`, `"inp"`, `"cls"`, `"caps"`, `"den.3"` or `"cls2"`.
+        task: `"rec"`, `"den"`, `"inp"`, `"cls"` or `"caps"` (of the smaller capsule network).
         run: seed and number of the training, such as `"0-4"`; the task's card lists them.
 
     Raises:
