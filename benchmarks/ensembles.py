@@ -16,8 +16,8 @@ from functools import partial
 
 import torch
 
-from lfx_utils import ensembles
 from lfx_utils.models import vae
+from lfx_utils.training import ensembles
 
 SIZES = (("MNIST, Table 8", 32, 3), ("dSprites, Table 9", 64, 6))
 

@@ -174,13 +174,9 @@ def main(threads):
         "similarity rates", lambda: similarity_rates(scores["TracIn"], test_labels, train_labels, COUNTS)
     )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    theirs, distances = package(
-        model, checkpoints, test, train, test_labels, train_labels, h_test, h_train, scores
-    )
+    theirs, distances = package(model, checkpoints, test, train, test_labels, train_labels, h_test, h_train, scores)
 
-    print(
-        f"\n{SIZE:,} test × {SIZE:,} training images, {CHECKPOINTS} checkpoints, {torch.get_num_threads()} threads"
-    )
+    print(f"\n{SIZE:,} test × {SIZE:,} training images, {CHECKPOINTS} checkpoints, {torch.get_num_threads()} threads")
     for name, ours in seconds.items():
         row = f"{name:18} {ours:8.3f} s"
         if name in theirs:

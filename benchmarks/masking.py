@@ -8,7 +8,7 @@ import time
 
 import torch
 
-from lfx_utils.metrics import mask_most_important
+from lfx_utils.measures import mask_most_important
 
 
 def seconds(function, repeats: int) -> float:

@@ -25,7 +25,8 @@ import torch
 from captum.attr import GradientShap, IntegratedGradients, Saliency
 from torch import Tensor, nn
 
-from lfx_utils import LabelFree, encoders, zoo
+from lfx_utils import LabelFree, encoders
+from lfx_utils.encoders import published
 from lfx_utils.nemu import NEMU
 from lfx_utils.relax import RELAX, Cells
 
@@ -75,7 +76,7 @@ def main(encoder: str, masks: int, batch: int, repeats: int) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     small = encoder == "small"
-    model = encoders.load("scenes-supervised") if small else encoders.frozen(zoo.imagenet_resnet50())
+    model = encoders.load("scenes-supervised") if small else encoders.frozen(published.imagenet_resnet50())
     images = torch.rand(batch, 3, *(2 * [64 if small else 224])).contiguous(memory_format=torch.channels_last)
     racers = contenders(model, "thin" if small else "standard", images, masks)
     seconds: dict = {}

@@ -1,6 +1,5 @@
-"""Explain representations without labels: the thin package behind the executable edition."""
+"""Explain representations without labels: which parts of an input, which examples, and how sure that is."""
 
 from lfx_utils.features import LabelFree
-from lfx_utils.session import start
 
-__all__ = ["LabelFree", "start"]
+__all__ = ["LabelFree"]

@@ -6,7 +6,7 @@ from captum.attr import IntegratedGradients
 from torch import nn
 
 from lfx_utils import LabelFree
-from lfx_utils.concurrent import Normed, contrast, lafam
+from lfx_utils.features import Normed, contrast, lafam
 
 
 @pytest.fixture

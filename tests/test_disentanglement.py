@@ -8,7 +8,7 @@ import pytest
 import torch
 from scipy import stats
 
-from lfx_utils import disentanglement, overlap
+from lfx_utils.measures import disentanglement, overlap
 
 
 def maps(seed=0, shape=(300, 4, 5, 6)):

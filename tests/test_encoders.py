@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torchvision.models import resnet50
 
-from lfx_utils import encoders, zoo
+from lfx_utils import encoders
 from lfx_utils.datasets import Unavailable, base, load, load_annotated
+from lfx_utils.encoders import published, shipped
+from lfx_utils.encoders.pretraining import RECIPES
+from lfx_utils.encoders.published import Source
+from lfx_utils.measures.probes import probe
 from lfx_utils.models.resnet import Normalise, Padded, cifar_resnet, small_resnet
 from lfx_utils.models.vit import ViT
-from lfx_utils.pretraining import RECIPES
-from lfx_utils.probing import probe
-from lfx_utils.zoo import Source
 
 REAL = Path(os.environ.get("LFX_DATA", "nowhere"))
 
@@ -95,10 +96,10 @@ def test_the_vit_is_timm_s():
     torch.manual_seed(0)
     shape = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3, "mlp_ratio": 2}
     theirs = timm.models.VisionTransformer(num_classes=0, **shape).eval()
-    empty = ViT(32, 8, 48, 2, 3, 96, convolutions=False, normalise=Normalise(*zoo.IMAGENET))
-    ours = zoo._filled(empty, theirs.state_dict(), "here")
+    empty = ViT(32, 8, 48, 2, 3, 96, convolutions=False, normalise=Normalise(*published.IMAGENET))
+    ours = published._filled(empty, theirs.state_dict(), "here")
     images = torch.rand(2, 3, 32, 32)
-    assert torch.allclose(ours(images), theirs(Normalise(*zoo.IMAGENET)(images)), atol=1e-5)
+    assert torch.allclose(ours(images), theirs(Normalise(*published.IMAGENET)(images)), atol=1e-5)
 
 
 # What the project ships
@@ -106,13 +107,13 @@ def test_the_vit_is_timm_s():
 
 def test_shipped_files():
     assert set(encoders.names()) == set(RECIPES)
-    assert sum(path.stat().st_size for path in encoders.CHECKPOINTS.iterdir()) <= 8 * 2**20
+    assert sum(path.stat().st_size for path in shipped.CHECKPOINTS.iterdir()) <= 8 * 2**20
 
 
 @pytest.mark.parametrize("name", encoders.names())
 def test_cards(name):
     card, recipe = encoders.card(name), RECIPES[name]
-    assert card["command"] == f"python -m lfx_utils.pretraining {name} --seed {card['seed']}"
+    assert card["command"] == f"python -m lfx_utils.encoders.pretraining {name} --seed {card['seed']}"
     assert {key: card.get(key) for key in vars(recipe)} == vars(recipe)
     scores = [card[key]["mean_ap"] for key in ("linear_probe", "linear_probe_untrained")]
     assert 1 >= scores[0] > scores[1] > 0 and card["linear_probe"]["chance"] == card["linear_probe_untrained"]["chance"]
@@ -145,9 +146,9 @@ def test_scores_on_the_cards_are_the_encoders(name):
 
 def test_a_changed_file_is_refused(tmp_path, monkeypatch):
     for suffix in (".safetensors", ".json"):
-        path = (encoders.CHECKPOINTS / "scenes-supervised").with_suffix(suffix)
+        path = (shipped.CHECKPOINTS / "scenes-supervised").with_suffix(suffix)
         (tmp_path / path.name).write_bytes(path.read_bytes() + b" ")
-    monkeypatch.setattr(encoders, "CHECKPOINTS", tmp_path)
+    monkeypatch.setattr(shipped, "CHECKPOINTS", tmp_path)
     assert encoders.names() == ("scenes-supervised",)
     with pytest.raises(ValueError, match="is not the file that its card describes"):
         encoders.load("scenes-supervised")
@@ -172,17 +173,17 @@ def resnet50_keys():
 @pytest.mark.parametrize("name", ["supervised", "simclr", "swav", "dino"])
 def test_keys_fit_resnet50(name):
     with torch.device("meta"):
-        wanted = zoo.PRETRAINED[name][0]().resnet.state_dict()
+        wanted = published.PRETRAINED[name][0]().resnet.state_dict()
     heads = {"projection_head.0.weight": torch.zeros(1), "prototypes.weight": torch.zeros(1)}
-    for source in zoo.PRETRAINED[name][1]:
+    for source in published.PRETRAINED[name][1]:
         theirs = {source.prefix + key: value for key, value in (resnet50_keys() | heads).items()}
         theirs |= {"optimizer": torch.zeros(1)} if source.prefix else {}
-        kept = zoo.own(theirs, source.prefix)
+        kept = published.own(theirs, source.prefix)
         assert {key: value.shape for key, value in kept.items()} == {key: value.shape for key, value in wanted.items()}
 
 
 def test_checksums_are_the_publishers_own():
-    for _, sources in zoo.PRETRAINED.values():
+    for _, sources in published.PRETRAINED.values():
         for source in sources:
             assert source.address.startswith("https://")
             assert source.sha256 in Path(source.address).stem  # the name's last part, where there is one
@@ -216,7 +217,7 @@ def server(tmp_path, monkeypatch):
 
 
 def offer(monkeypatch, *sources):
-    monkeypatch.setitem(zoo.PRETRAINED, "simclr", (partial(zoo.cifar10_resnet, 8), sources))
+    monkeypatch.setitem(published.PRETRAINED, "simclr", (partial(published.cifar10_resnet, 8), sources))
 
 
 def weights(prefix="encoder."):
@@ -334,5 +335,5 @@ def test_real_cifar_resnet():
 
 
 def test_cards_are_plain_json():
-    for path in encoders.CHECKPOINTS.glob("*.json"):
+    for path in shipped.CHECKPOINTS.glob("*.json"):
         assert json.loads(path.read_text())["name"] == path.stem

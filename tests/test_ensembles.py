@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from lfx_utils import ensembles
 from lfx_utils.datasets import sprites
 from lfx_utils.models import vae
+from lfx_utils.training import ensembles
 
 BETAS, SEEDS = (1.0, 4.0, 10.0), (0, 5, 9)
 MAKE = partial(vae.VAE, 8, 2, width=2)

@@ -88,10 +88,7 @@ def gradients_one_by_one(model, loss, x, draws=(None,)):
             if draw is not None:
                 torch.manual_seed(draw)
             total += torch.cat(
-                [
-                    g.flatten()
-                    for g in torch.autograd.grad(loss(model, x[i : i + 1]), list(model.encoder.parameters()))
-                ]
+                [g.flatten() for g in torch.autograd.grad(loss(model, x[i : i + 1]), list(model.encoder.parameters()))]
             )
         rows.append(total / len(draws))
     return torch.stack(rows)
@@ -112,9 +109,7 @@ def test_represent_equals_one_call():
 def test_dknn_against_scikit_learn(k):
     test, train = rand(300, 5), rand(40, 5, seed=1)
     distances, indices = NearestNeighbors(n_neighbors=k).fit(train.numpy()).kneighbors(test.numpy())
-    expected = torch.zeros(300, 40, dtype=torch.double).scatter_(
-        1, torch.tensor(indices), 1 / torch.tensor(distances)
-    )
+    expected = torch.zeros(300, 40, dtype=torch.double).scatter_(1, torch.tensor(indices), 1 / torch.tensor(distances))
     close(dknn(test, train, k), expected, 1e-12)
     if k == 40:
         close(dknn(test, train), expected, 1e-12)
@@ -124,9 +119,7 @@ def test_dknn_kernels_against_scikit_learn():
     test, train = rand(6, 5), rand(40, 5, seed=1)
     variance = train.var(0, correction=0).sum().item()
     close(dknn(test, train, kernel="rbf"), torch.tensor(rbf_kernel(test, train, gamma=0.5 / variance)), 1e-12)
-    close(
-        dknn(test, train, kernel="polynomial"), torch.tensor(polynomial_kernel(test, train, degree=2)), 1e-12
-    )
+    close(dknn(test, train, kernel="polynomial"), torch.tensor(polynomial_kernel(test, train, degree=2)), 1e-12)
     close(dknn(test, train, kernel=lambda a, b: a @ b.T), test @ train.T, 1e-12)
 
 
@@ -288,8 +281,7 @@ def test_top_and_bad_input():
 def test_tracin_against_autograd_one_by_one(make):
     model, x = make()
     checkpoints = [
-        (copy.deepcopy(trained_a_little(model, x, seed).state_dict()), rate)
-        for seed, rate in ((1, 0.1), (2, 0.03))
+        (copy.deepcopy(trained_a_little(model, x, seed).state_dict()), rate) for seed, rate in ((1, 0.1), (2, 0.03))
     ]
     expected = 0
     for state, rate in checkpoints:
@@ -317,8 +309,7 @@ def test_tracin_as_published_takes_batch_norm_over_one_example():
     close(published, rows[:3] @ rows[3:].T, 1e-4)
     model.load_state_dict(untouched)
     first, second = (
-        tracin(model, denoising, [(untouched, 1.0)], x[:3], x[3:], as_published=True, seed=seed)
-        for seed in (0, 1)
+        tracin(model, denoising, [(untouched, 1.0)], x[:3], x[3:], as_published=True, seed=seed) for seed in (0, 1)
     )
     again = tracin(model, denoising, [(untouched, 1.0)], x[:3], x[3:], as_published=True, seed=0)
     assert torch.equal(first, again) and not torch.allclose(first, second)
@@ -365,9 +356,7 @@ def test_contrastive_tracin_against_autograd_one_by_one():
     model, x = projected(small_encoder(4), 16, 8, 5).eval(), torch.rand(14, 3, 16, 16)
     loss = contrastive(augment, x[9:])
     rows = gradients_one_by_one(model, loss, x[:9], draws=(0, 1))
-    close(
-        tracin(model, loss, [(model.state_dict(), 1.0)], x[:3], x[3:9], draws=2), rows[:3] @ rows[3:].T, 1e-4
-    )
+    close(tracin(model, loss, [(model.state_dict(), 1.0)], x[:3], x[3:9], draws=2), rows[:3] @ rows[3:].T, 1e-4)
 
 
 def test_contrastive_loss_is_cross_entropy_with_the_positive_first():
@@ -432,9 +421,7 @@ def test_published_lissa_returns_the_plain_gradient():
     )
     rows = gradients_one_by_one(model, mse, x)
     with pytest.warns(UserWarning, match="has not converged.*cosine with the plain gradient 0.99"):
-        found = influence(
-            model, mse, x[:2], x[2:], damping=1.0, solver="lissa", scale=1_000.0, depth=100, samples=1
-        )
+        found = influence(model, mse, x[:2], x[2:], damping=1.0, solver="lissa", scale=1_000.0, depth=100, samples=1)
     assert torch.cosine_similarity(found, rows[:2] @ rows[2:].T).min() > 0.999
     converged = influence(model, mse, x[:2], x[2:], damping=1e-3)
     assert torch.cosine_similarity(converged, rows[:2] @ rows[2:].T).max() < 0.99
@@ -461,16 +448,12 @@ def test_hessian_products_against_finite_differences(make):
     model, x = make()
     model, x = model.double(), x.double()
     test, train, damping, step = x[:1], x[1:6], 1e4, 1e-6
-    found = influence(
-        model, mse, test, train, damping=damping, solver="cg", curvature="hessian", tolerance=1e-14
-    )
+    found = influence(model, mse, test, train, damping=damping, solver="cg", curvature="hessian", tolerance=1e-14)
     slope, rows = gradients_one_by_one(model, mse, test)[0], gradients_one_by_one(model, mse, train)
     parameters = nn.utils.parameters_to_vector(model.encoder.parameters()).detach()
     moved = []
     for sign in (1, -1):
-        nn.utils.vector_to_parameters(
-            parameters + sign * step * slope / slope.norm(), model.encoder.parameters()
-        )
+        nn.utils.vector_to_parameters(parameters + sign * step * slope / slope.norm(), model.encoder.parameters())
         moved.append(gradients_one_by_one(model, mse, train).mean(0))
     product = (moved[0] - moved[1]) * slope.norm() / (2 * step)
     second = rows @ slope / len(train) - damping * found[0]
@@ -599,12 +582,8 @@ def test_models_are_left_as_found(make, fails):
     assert [id(parameter) for parameter in model.parameters()] == identities
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert all(not module._forward_hooks and "forward" not in vars(module) for module in model.modules())
-    assert [parameter.grad is None for parameter in model.parameters()] == [False] + [True] * (
-        len(identities) - 1
-    )
-    assert (
-        torch.equal(torch.get_rng_state(), state) and torch.backends.mha.get_fastpath_enabled() == fast_path
-    )
+    assert [parameter.grad is None for parameter in model.parameters()] == [False] + [True] * (len(identities) - 1)
+    assert torch.equal(torch.get_rng_state(), state) and torch.backends.mha.get_fastpath_enabled() == fast_path
 
 
 def test_duplicates_share_their_scores():
@@ -617,6 +596,4 @@ def test_duplicates_share_their_scores():
         tracin(model, mse, [(model.state_dict(), 1.0)], x[:3], train),
         influence(model, mse, x[:3], train),
     ):
-        torch.testing.assert_close(
-            scores[:, 0], scores[:, -1], rtol=1e-3, atol=1e-5 * scores.abs().max().item()
-        )
+        torch.testing.assert_close(scores[:, 0], scores[:, -1], rtol=1e-3, atol=1e-5 * scores.abs().max().item())

@@ -30,7 +30,8 @@ from captum.attr import (
 from captum.attr._core.gradient_shap import InputBaselineXGradient
 from torch import nn
 
-from lfx_utils.features import LabelFree, _cudnn_aside, as_published
+from lfx_utils.features import LabelFree, as_published
+from lfx_utils.features.label_free import _cudnn_aside
 
 
 def smooth_grad(forward):

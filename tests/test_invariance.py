@@ -7,8 +7,9 @@ import torch
 from captum.attr import IntegratedGradients
 from torch.distributions import Independent, Normal, kl_divergence
 
-from lfx_utils import LabelFree, invariance
-from lfx_utils.invariance import Divergence, Half, counterfactuals, invariance_test
+from lfx_utils import LabelFree
+from lfx_utils.measures import invariance
+from lfx_utils.measures.invariance import Divergence, Half, counterfactuals, invariance_test
 from lfx_utils.models.svae import SVAE, SemiVAE
 from lfx_utils.models.svae_parts import dense
 from lfx_utils.relax import RELAX, Cells

@@ -10,6 +10,7 @@ import torch
 
 from lfx_utils import encoders
 from lfx_utils.datasets import load
+from lfx_utils.encoders import shipped
 from lfx_utils.examples import dknn
 from lfx_utils.models import autoencoders, capsules
 from lfx_utils.training import fit
@@ -18,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book"))
 import keep  # noqa: E402
 
-PRETEXT = encoders.CHECKPOINTS / "pretext"
+PRETEXT = shipped.CHECKPOINTS / "pretext"
 RUNS = [(path.stem, run) for path in sorted(PRETEXT.glob("*.json")) for run in json.loads(path.read_text())["runs"]]
 
 
@@ -37,7 +38,7 @@ def test_the_best_weights_are_kept(tmp_path, monkeypatch):
     state["model"] = {name: torch.zeros_like(each) for name, each in state["model"].items()}  # the last is not the best
     torch.save(state, checkpoint)
     keep.encoders([checkpoint], "04_pretext_tasks", tmp_path / "pretext", {"command": "the command"})
-    monkeypatch.setattr(encoders, "CHECKPOINTS", tmp_path)
+    monkeypatch.setattr(shipped, "CHECKPOINTS", tmp_path)
     found = encoders.weights("rec", "0-1")
     assert found.keys() == model.encoder.state_dict().keys()
     assert all(torch.equal(found[name], each) for name, each in model.encoder.state_dict().items())
@@ -91,6 +92,6 @@ def test_what_is_not_shipped(tmp_path, monkeypatch):
     shutil.copytree(PRETEXT, tmp_path / "pretext")
     path = tmp_path / "pretext" / "rec.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
-    monkeypatch.setattr(encoders, "CHECKPOINTS", tmp_path)
+    monkeypatch.setattr(shipped, "CHECKPOINTS", tmp_path)
     with pytest.raises(ValueError, match="is not the file that its card describes"):
         encoders.weights("rec", "0-0")

@@ -5,8 +5,8 @@ import json
 import pandas as pd
 import pytest
 
-from lfx_utils import ledger, start
-from lfx_utils.ledger import verdict
+from lfx_utils.chapters import ledger, start
+from lfx_utils.chapters.ledger import verdict
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from lfx_utils import plots
+from lfx_utils.chapters import plots
 
 
 @pytest.mark.parametrize(("count", "folded"), [(50, False), (51, True)])

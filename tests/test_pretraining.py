@@ -8,15 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from lfx_utils import encoders, pretraining
+from lfx_utils import encoders
 from lfx_utils.datasets import Annotated, scenes
+from lfx_utils.encoders import pretraining, shipped
+from lfx_utils.encoders.pretraining import Recipe
+from lfx_utils.measures.probes import probe
 from lfx_utils.models import pretext
 from lfx_utils.models.pretext import DINO, SimCLR, SwAV, average, distillation, sinkhorn, swapped
 from lfx_utils.models.resnet import small_resnet
 from lfx_utils.models.simclr import nt_xent
 from lfx_utils.models.views import versions, views
-from lfx_utils.pretraining import Recipe
-from lfx_utils.probing import probe
 
 
 def seeded(seed=0):
@@ -162,7 +163,7 @@ def test_swav_s_prototypes_have_length_one():
 
 @pytest.mark.parametrize("objective", ["supervised", "simclr", "swav", "dino"])
 def test_every_objective_learns(objective, some, monkeypatch):
-    monkeypatch.setitem(encoders.ARCHITECTURES, "resnet", lambda: small_resnet((8, 8, 16, 16)))
+    monkeypatch.setitem(shipped.ARCHITECTURES, "resnet", lambda: small_resnet((8, 8, 16, 16)))
     recipe = Recipe("scenes", objective, epochs=8, rate=5e-3)
     model = pretraining.learner(recipe, 8, 0)
     twin = pretraining.learner(recipe, 8, 0)
@@ -178,7 +179,7 @@ def test_every_objective_learns(objective, some, monkeypatch):
 
 
 def test_a_resumed_run_ends_the_same(some, tmp_path, monkeypatch):
-    monkeypatch.setitem(encoders.ARCHITECTURES, "resnet", lambda: small_resnet((4, 4, 8, 8)))
+    monkeypatch.setitem(shipped.ARCHITECTURES, "resnet", lambda: small_resnet((4, 4, 8, 8)))
     recipe = Recipe("scenes", "dino", epochs=3)
     whole, broken = (pretraining.learner(recipe, 8, 0) for _ in range(2))
     pretraining.train(whole, *some, recipe, seed=0)
@@ -278,15 +279,18 @@ def test_probe_between_chance_and_perfection():
 
 
 def test_the_command_writes_what_load_reads(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(encoders.ARCHITECTURES, "resnet", lambda: small_resnet((4, 4, 8, 8)))
+    monkeypatch.setitem(shipped.ARCHITECTURES, "resnet", lambda: small_resnet((4, 4, 8, 8)))
     monkeypatch.setitem(pretraining.RECIPES, "scenes-swav", Recipe("scenes", "swav", examples=128, epochs=1, size=32))
     monkeypatch.setattr(pretraining, "probe_scores", lambda *_: {"mean_ap": 0.5, "chance": 0.2, "classes": 8})
     monkeypatch.setattr(pretraining, "WORK", tmp_path / "work")
-    monkeypatch.setattr(encoders, "CHECKPOINTS", tmp_path)
+    monkeypatch.setattr(shipped, "CHECKPOINTS", tmp_path)
     pretraining.main(["scenes-swav", "--seed", "3", "--folder", str(tmp_path)])
     card = encoders.card("scenes-swav")
     assert card == json.loads(capsys.readouterr().out)
-    assert card["command"] == "python -m lfx_utils.pretraining scenes-swav --seed 3" and card["examples"] == 128
+    assert card["command"] == "python -m lfx_utils.encoders.pretraining scenes-swav --seed 3"
+    assert card["examples"] == 128
+        card["command"] == "python -m lfx_utils.encoders.pretraining scenes-swav --seed 3" and card["examples"] == 128
+    )
     images = torch.rand(2, 3, 32, 32)
     trained = pretraining.learner(pretraining.RECIPES["scenes-swav"], 8, 3)
     trained.load_state_dict(torch.load(tmp_path / "work" / "scenes-swav-3.pt", weights_only=True)["model"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lfx_utils.quality import (
+from lfx_utils.measures import (
     complexity,
     monotonicity,
     pointing_game,

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lfx_utils.saliency import guided_saliency, saliency, smooth_saliency, unitwise_saliency
+from lfx_utils.features.saliency import guided_saliency, saliency, smooth_saliency, unitwise_saliency
 
 
 class Reused(nn.Module):

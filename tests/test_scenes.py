@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
+from lfx_utils.chapters.ledger import STAND_INS
 from lfx_utils.datasets import MODULES, load_annotated, scenes
-from lfx_utils.ledger import STAND_INS
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from lfx_utils import ledger, scorecard
-from lfx_utils.session import start
+from lfx_utils.chapters import ledger, scorecard
+from lfx_utils.chapters.session import start
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from lfx_utils import start
+from lfx_utils.chapters import start
 
 
 @pytest.fixture(autouse=True)

@@ -13,8 +13,8 @@ import torch
 from matplotlib import colormaps
 from matplotlib.image import imread
 
+from lfx_utils.chapters.slider import slider
 from lfx_utils.relax import u_relax
-from lfx_utils.relax.slider import slider
 
 
 @pytest.fixture

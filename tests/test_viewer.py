@@ -9,7 +9,7 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 
-from lfx_utils import viewer
+from lfx_utils.chapters import viewer
 
 ROWS = torch.rand(2, 3, 4, 5, 5, 3, generator=torch.Generator().manual_seed(0))
 WORDS = [[f'image {i}, "unit" <{j}>' for j in range(3)] for i in range(2)]

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "book")]
 from chapter import write  # noqa: E402
 
-from lfx_utils import ledger, metrics  # noqa: E402
+from lfx_utils import measures  # noqa: E402
+from lfx_utils.chapters import ledger  # noqa: E402
 
 GROUP = ["id", "chapter", "part", "profile", "dataset", "stand_in"]
 KEPT = ["value", "low", "high", "verdict"]
@@ -27,7 +28,7 @@ def over_seeds(group: pd.DataFrame) -> pd.Series:
     ours = group.iloc[0][KEPT]
     if len(group) > 1 and group["value"].notna().all():
         claim = ledger.published().loc[group["id"].iloc[0]]
-        value, low, high = metrics.mean_interval(group["value"])
+        value, low, high = measures.mean_interval(group["value"])
         real = not group["stand_in"].iloc[0] and group["dataset"].iloc[0] not in ledger.STAND_INS
         full = group["profile"].iloc[0] == "paper" and claim.paper != "errata"
         said = ledger.verdict(claim.kind, claim.published, claim.spread, value, (low, high), real=real, full=full)

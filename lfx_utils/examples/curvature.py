@@ -100,9 +100,7 @@ def gauss_newton_product(setting: Problem, examples: Tensor, draws: int, seed: i
             for block, bend in zip(examples.split(100), bends[draw].split(100), strict=True):
                 setting.seed = seed + draw
                 with written_out(setting.model):
-                    result += vmap(one, (0, None, None), randomness="same", chunk_size=16)(
-                        vectors, block, bend
-                    )
+                    result += vmap(one, (0, None, None), randomness="same", chunk_size=16)(vectors, block, bend)
         return result / (draws * len(examples))
 
     return product

@@ -78,9 +78,7 @@ def _one_by_one(setting: Problem, function: Callable, block: Tensor):
             leaves = [*weights.values(), *taps.values()]
             slopes += [torch.autograd.grad(entry, leaves, retain_graph=True) for entry in value.flatten()]
     names = [*weights, *taps]
-    stacked = {
-        name: torch.stack(column) for name, column in zip(names, zip(*slopes, strict=True), strict=True)
-    }
+    stacked = {name: torch.stack(column) for name, column in zip(names, zip(*slopes, strict=True), strict=True)}
     activations = {name: torch.stack([each[name] for each in inputs]) for name in taps}
     return {name: stacked[name] for name in weights}, {name: stacked[name] for name in taps}, activations
 

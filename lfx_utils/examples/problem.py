@@ -40,9 +40,7 @@ class Problem:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take parameters and buffers from a state dict; the model itself keeps its own."""
         own = next(iter(self.model.parameters()), torch.zeros(()))
-        self.state = {
-            name: tensor.detach().to(own.device) for name, tensor in state.items() if name in self.kept
-        }
+        self.state = {name: tensor.detach().to(own.device) for name, tensor in state.items() if name in self.kept}
 
     def weights(self) -> dict[str, Tensor]:
         """The parameters that are differentiated as they are; those of `layers` go through their taps."""
@@ -126,9 +124,7 @@ def problem(
                     )
                 )
         # After the taps, for an encoder that is itself a linear layer.
-        hooks.append(
-            model.get_submodule(part).register_forward_hook(lambda _, __, output: _shift(setting, output))
-        )
+        hooks.append(model.get_submodule(part).register_forward_hook(lambda _, __, output: _shift(setting, output)))
         # The fused attention kernels have no forward derivatives.
         with torch.random.fork_rng(), sdpa_kernel(SDPBackend.MATH):
             yield setting

@@ -43,19 +43,12 @@ def _shrink(targets: Tensor, points: Tensor, ridge: float, steps: int) -> Tensor
         epsilon = max(ridge, epsilon / 10)
         y = _newton(targets, points, epsilon, steps, y)
     weights = (y @ points.T).clamp_min(0) / epsilon
-    dual = (
-        (y * y).sum(1) / 2
-        - y[:, -1].square() / 2
-        - (targets * y).sum(1)
-        + epsilon * weights.square().sum(1) / 2
-    )
+    dual = (y * y).sum(1) / 2 - y[:, -1].square() / 2 - (targets * y).sum(1) + epsilon * weights.square().sum(1) / 2
     weights = weights / weights.sum(1, keepdim=True)
     primal = ((targets - weights @ points).square().sum(1) + epsilon * weights.square().sum(1)) / 2
     gap = (primal + dual).abs().max()
     if not gap < 1e-8:
-        raise ValueError(
-            f"SimplEx has not converged: its duality gap is {gap:.1e} of the representations' variance."
-        )
+        raise ValueError(f"SimplEx has not converged: its duality gap is {gap:.1e} of the representations' variance.")
     return weights
 
 
@@ -97,13 +90,9 @@ def _stationary(targets: Tensor, points: Tensor, epsilon: float, positive: Tenso
     bordered[:, :count, :count] = chosen[..., :-1] @ chosen[..., :-1].transpose(1, 2)
     bordered.diagonal(dim1=1, dim2=2)[:, :count] += torch.where(active > 0, epsilon, 1.0)
     bordered[:, :count, -1] = bordered[:, -1, :count] = active
-    right = torch.cat(
-        [(chosen[..., :-1] @ targets[:, :-1, None])[..., 0], torch.ones_like(targets[:, :1])], 1
-    )
+    right = torch.cat([(chosen[..., :-1] @ targets[:, :-1, None])[..., 0], torch.ones_like(targets[:, :1])], 1)
     solution = torch.linalg.solve(bordered, right)
-    return torch.cat(
-        [targets[:, :-1] - (solution[:, None, :-1] @ chosen[..., :-1])[:, 0], solution[:, -1:]], 1
-    )
+    return torch.cat([targets[:, :-1] - (solution[:, None, :-1] @ chosen[..., :-1])[:, 0], solution[:, -1:]], 1)
 
 
 def _line_search(targets, current, step, slack, change, epsilon) -> Tensor:
@@ -112,9 +101,7 @@ def _line_search(targets, current, step, slack, change, epsilon) -> Tensor:
     bend = step[:, :-1].square().sum(1)
 
     def slope(length: Tensor) -> Tensor:
-        return (
-            flat + length * bend + ((slack + length[:, None] * change).clamp_min(0) * change).sum(1) / epsilon
-        )
+        return flat + length * bend + ((slack + length[:, None] * change).clamp_min(0) * change).sum(1) / epsilon
 
     low, high = torch.zeros_like(flat), torch.ones_like(flat)
     while (rising := slope(high) < 0).any() and high.max() < 1e6:

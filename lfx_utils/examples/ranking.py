@@ -91,6 +91,4 @@ def _check_scores(scores: Tensor) -> None:
 def _check_counts(scores: Tensor, name: str, counts: Sequence[int]) -> None:
     for count in counts:
         if not 1 <= count <= scores.shape[1]:
-            raise ValueError(
-                f"{name} must lie between 1 and the {scores.shape[1]} training examples, got {count}."
-            )
+            raise ValueError(f"{name} must lie between 1 and the {scores.shape[1]} training examples, got {count}.")

@@ -18,9 +18,7 @@ def written_out(model: nn.Module) -> Iterator[None]:
     layers = [module for module in model.modules() if isinstance(module, nn.RNNBase)]
     for layer in layers:
         if not isinstance(layer, nn.LSTM) or layer.bidirectional or layer.proj_size:
-            raise ValueError(
-                f"Curvature is known of one-directional LSTMs without projection only, got {layer}."
-            )
+            raise ValueError(f"Curvature is known of one-directional LSTMs without projection only, got {layer}.")
     try:
         for layer in layers:
             layer.forward = functools.partial(_lstm, layer)
@@ -35,9 +33,7 @@ def _lstm(module: nn.LSTM, inputs: Tensor, state: tuple[Tensor, Tensor] | None =
     last_hidden, last_cell = [], []
     for layer in range(module.num_layers):
         into, within = (getattr(module, f"{kind}_l{layer}") for kind in ("weight_ih", "weight_hh"))
-        biases = (
-            [getattr(module, f"{kind}_l{layer}") for kind in ("bias_ih", "bias_hh")] if module.bias else []
-        )
+        biases = [getattr(module, f"{kind}_l{layer}") for kind in ("bias_ih", "bias_hh")] if module.bias else []
         zeros = sequence.new_zeros(len(sequence), module.hidden_size)
         hidden, cell = (zeros, zeros) if state is None else (state[0][layer], state[1][layer])
         gates, outputs = sequence @ into.T + sum(biases), []

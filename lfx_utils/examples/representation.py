@@ -76,9 +76,7 @@ def dknn(
     scores = torch.cat([score(block, h_train) for block in h_test.split(256)])
     if k is None:
         return scores
-    nearest = torch.cat(
-        [_distance(block, h_train).argsort(dim=1, stable=True)[:, :k] for block in h_test.split(256)]
-    )
+    nearest = torch.cat([_distance(block, h_train).argsort(dim=1, stable=True)[:, :k] for block in h_test.split(256)])
     return torch.zeros_like(scores).scatter_(1, nearest, scores.gather(1, nearest))
 
 

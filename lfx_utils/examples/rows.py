@@ -39,9 +39,7 @@ def stack(parts: list[Rows]) -> Rows:
 
 def columns(by_weight: dict[str, Tensor], rows: int, like: Tensor) -> Tensor:
     """Flatten gradients by parameter to `(rows, P')`, also where there are none."""
-    return torch.cat(
-        [like.new_zeros(rows, 0), *(gradient.reshape(rows, -1) for gradient in by_weight.values())], 1
-    )
+    return torch.cat([like.new_zeros(rows, 0), *(gradient.reshape(rows, -1) for gradient in by_weight.values())], 1)
 
 
 def with_bias(layer: nn.Linear, activation: Tensor) -> Tensor:

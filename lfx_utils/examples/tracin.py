@@ -97,8 +97,6 @@ def _check_state(model: nn.Module, state: Mapping[str, Tensor], number: int) -> 
     complaints = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
     if any(complaints.values()):
         what = "; ".join(
-            f"{kind}: {', '.join(names[:3])}{' …' * (len(names) > 3)}"
-            for kind, names in complaints.items()
-            if names
+            f"{kind}: {', '.join(names[:3])}{' …' * (len(names) > 3)}" for kind, names in complaints.items() if names
         )
         raise ValueError(f"Checkpoint {number} belongs to another architecture ({what}).")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lfx_utils.ledger import DATA, VERDICTS, published, show
+from lfx_utils.chapters.ledger import DATA, VERDICTS, published, show
 
 MISSING = "not run"
 MARKS = {"reproduced": "✓", "reproduced in kind": "≈", "contradicted": "✗", "drawn": "▣", MISSING: "·"}

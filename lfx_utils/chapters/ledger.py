@@ -16,7 +16,7 @@ import torch
 
 from lfx_utils.datasets import MODULES
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 STAND_INS = {module.STAND_IN for module in MODULES.values() if hasattr(module, "STAND_IN")}
 VERDICTS = ("reproduced", "reproduced in kind", "not settled at this size", "contradicted", "drawn", "not computable")
 
@@ -99,7 +99,7 @@ def record(session, claim_id: str, estimate, *, dataset=None, stand_in: str = ""
     stops half-way leaves a readable file. A claim recorded twice keeps the later number.
 
     Args:
-        session: from `lfx_utils.session.start`.
+        session: from `lfx_utils.chapters.session.start`.
         claim_id: a row of the table of claims.
         estimate: our number; or `(number, low, high)` with the ends of its 95 % confidence interval; or None for a
             figure, or where it cannot be computed (`note` then says why).

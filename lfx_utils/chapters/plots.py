@@ -49,7 +49,7 @@ def claims(summary: pd.DataFrame) -> HTML:
     More than fifty, such as a large table's, are folded under a line that counts the verdicts.
 
     Args:
-        summary: from `lfx_utils.ledger.summary`.
+        summary: from `lfx_utils.chapters.ledger.summary`.
     """
     marks = {"reproduced": "✓", "reproduced in kind": "≈", "contradicted": "✗", "drawn": "▣"}
     cards = []

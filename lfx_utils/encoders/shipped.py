@@ -8,13 +8,13 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from lfx_utils.encoders.published import frozen, pretrained
 from lfx_utils.models.resnet import small_resnet
 from lfx_utils.models.vit import ViT
-from lfx_utils.zoo import frozen, pretrained
 
 __all__ = ["card", "frozen", "load", "names", "pretrained", "weights"]
 
-CHECKPOINTS = Path(__file__).resolve().parents[1] / "data" / "checkpoints"
+CHECKPOINTS = Path(__file__).resolve().parents[2] / "data" / "checkpoints"
 ARCHITECTURES = {"resnet": small_resnet, "narrow": partial(small_resnet, (16, 32, 64, 128)), "vit": ViT}
 
 

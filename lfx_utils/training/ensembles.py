@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
 from lfx_utils.progress import tqdm
-from lfx_utils.stacks import Record, Run, Stack
+from lfx_utils.training.ensemble_state import Record, Run, Stack
 
 VALIDATION = 1_000_002  # the epoch whose draws are the validation's noise; no training has so many
 

@@ -1,4 +1,4 @@
-"""Train the small encoders that the book ships: `python -m lfx_utils.pretraining NAME`."""
+"""Train the small encoders that the book ships: `python -m lfx_utils.encoders.pretraining NAME`."""
 
 import argparse
 import hashlib
@@ -12,18 +12,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lfx_utils import encoders
 from lfx_utils.datasets import Annotated, load_annotated
+from lfx_utils.encoders import shipped
+from lfx_utils.encoders.published import frozen
+from lfx_utils.measures.probes import probe
 from lfx_utils.models.pretext import DINO, SimCLR, Supervised, SwAV
-from lfx_utils.probing import probe
 from lfx_utils.progress import tqdm
-from lfx_utils.zoo import frozen
 
 LICENCES = {
     "scenes": "As the project. Trained on generated shapes and on photographs of scikit-image, public domain or CC0.",
     "voc": "For research: trained on PASCAL VOC's photographs, which are their owners', under Flickr's terms of use.",
 }
-WORK = Path(__file__).resolve().parents[1] / "_build" / "pretraining"
+WORK = Path(__file__).resolve().parents[2] / "_build" / "pretraining"
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Recipe:
     Args:
         data: a set of `load_annotated`.
         objective: `"supervised"`, `"simclr"`, `"swav"` or `"dino"`.
-        architecture: of `encoders.ARCHITECTURES`.
+        architecture: of `shipped.ARCHITECTURES`.
         examples: how many training images, None for all.
         epochs: passes over them.
         rate: the largest learning rate of AdamW; it rises for a twentieth of the steps and falls as a cosine.
@@ -82,9 +82,9 @@ def learner(recipe: Recipe, classes: int, seed: int) -> nn.Module:
     """Put the recipe's objective around its encoder, with weights that depend on the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        encoder = encoders.ARCHITECTURES[recipe.architecture]()
+        encoder = shipped.ARCHITECTURES[recipe.architecture]()
         if recipe.start:
-            encoder.load_state_dict(encoders.load(recipe.start).state_dict())
+            encoder.load_state_dict(shipped.load(recipe.start).state_dict())
         features = encoder.eval()(torch.zeros(1, 3, 64, 64)).shape[1]
         if recipe.objective == "supervised":
             return Supervised(encoder, features, recipe.area, classes)
@@ -153,7 +153,7 @@ def _save(work: Path, parts: dict, plain: dict) -> None:
     draft.replace(work)
 
 
-def pretrain(name: str, seed: int = 0, folder: Path = encoders.CHECKPOINTS) -> dict:
+def pretrain(name: str, seed: int = 0, folder: Path = shipped.CHECKPOINTS) -> dict:
     """Train an encoder by its recipe, keep it in half precision beside its card, and return the card.
 
     A run that was broken off is kept in `WORK`, and goes on from there.
@@ -188,11 +188,11 @@ def pretrain(name: str, seed: int = 0, folder: Path = encoders.CHECKPOINTS) -> d
     kept = frozen(learner(replace(recipe, start=None), labels.shape[1], seed).encoder)
     scores = {"linear_probe_untrained": probe_scores(recipe, kept, seed)}
     if recipe.start:
-        scores["linear_probe_start"] = probe_scores(recipe, encoders.load(recipe.start), seed)
+        scores["linear_probe_start"] = probe_scores(recipe, shipped.load(recipe.start), seed)
     kept.load_state_dict(weights)
     card = {
         "name": name,
-        "command": f"python -m lfx_utils.pretraining {name} --seed {seed}",
+        "command": f"python -m lfx_utils.encoders.pretraining {name} --seed {seed}",
         **{key: value for key, value in vars(recipe).items() if value is not None},
         "seed": seed,
         "provenance": provenance,
@@ -225,7 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--folder", type=Path, default=encoders.CHECKPOINTS, help="where checkpoint and card go")
+    parser.add_argument("--folder", type=Path, default=shipped.CHECKPOINTS, help="where checkpoint and card go")
     print(json.dumps(pretrain(**vars(parser.parse_args(arguments))), indent=1))
 
 

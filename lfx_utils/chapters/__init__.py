@@ -1,0 +1,5 @@
+"""What the book's chapters need and a user of the package does not: sessions, the ledger, plots, viewers."""
+
+from lfx_utils.chapters.session import start
+
+__all__ = ["start"]

@@ -1,0 +1,25 @@
+"""How good a map is, how alike two maps are, what a representation knows.
+
+Maps: `localisation`, `shift`, `agreement`. Latent units: `overlap`, `disentanglement`. Representations: `probes`,
+`invariance`. `intervals` says how sure a mean is.
+"""
+
+from lfx_utils.measures.agreement import pearson, pearson_per_example
+from lfx_utils.measures.intervals import mean_interval, slope_interval
+from lfx_utils.measures.localisation import (
+    complexity,
+    monotonicity,
+    pointing_game,
+    relevance_mass,
+    relevance_rank,
+    rescale,
+    sparseness,
+    top_k,
+)
+from lfx_utils.measures.shift import latent_shift, mask_most_important
+
+__all__ = [
+    "complexity", "latent_shift", "mask_most_important", "mean_interval", "monotonicity", "pearson",
+    "pearson_per_example", "pointing_game", "relevance_mass", "relevance_rank", "rescale", "slope_interval",
+    "sparseness", "top_k",
+]  # fmt: skip
