@@ -289,8 +289,6 @@ def test_the_command_writes_what_load_reads(tmp_path, monkeypatch, capsys):
     assert card == json.loads(capsys.readouterr().out)
     assert card["command"] == "python -m lfx_utils.encoders.pretraining scenes-swav --seed 3"
     assert card["examples"] == 128
-        card["command"] == "python -m lfx_utils.encoders.pretraining scenes-swav --seed 3" and card["examples"] == 128
-    )
     images = torch.rand(2, 3, 32, 32)
     trained = pretraining.learner(pretraining.RECIPES["scenes-swav"], 8, 3)
     trained.load_state_dict(torch.load(tmp_path / "work" / "scenes-swav-3.pt", weights_only=True)["model"])
