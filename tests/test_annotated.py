@@ -99,7 +99,7 @@ def official_voc(root):
     folder = root / "VOCdevkit" / "VOC2007"
     for name in ("JPEGImages", "Annotations", "SegmentationClass", "ImageSets/Main"):
         (folder / name).mkdir(parents=True)
-    (folder / "ImageSets" / "Main" / "test.txt").write_text("000000\n000001\n000002\n")
+    (folder / "ImageSets" / "Main" / "test.txt").write_text("000000\n000001\n000002\n", encoding="utf-8")
     for number, ((height, width), things) in enumerate(zip(SIZES, OBJECTS)):
         image, mask = picture(number)
         image.save(folder / "JPEGImages" / f"{number:06}.jpg", quality=100, subsampling=0)
@@ -111,7 +111,9 @@ def official_voc(root):
             for name, (x0, y0, x1, y1) in things
         )
         size = f"<size><width>{width}</width><height>{height}</height></size>"
-        (folder / "Annotations" / f"{number:06}.xml").write_text(f"<annotation>{size}{objects}</annotation>")
+        (folder / "Annotations" / f"{number:06}.xml").write_text(
+            f"<annotation>{size}{objects}</annotation>", encoding="utf-8"
+        )
 
 
 def packed_voc(root):
@@ -128,8 +130,8 @@ def packed_voc(root):
         if number != 1:
             mask.save(folder / "masks" / f"{number:06}.png")
             notes[f"{number:06}"]["mask"] = True
-    (folder / "boxes.json").write_text(json.dumps(notes))
-    (folder / "splits.json").write_text(json.dumps({"test": list(notes), "trainval": []}))
+    (folder / "boxes.json").write_text(json.dumps(notes), encoding="utf-8")
+    (folder / "splits.json").write_text(json.dumps({"test": list(notes), "trainval": []}), encoding="utf-8")
 
 
 NUMBERS = {"person": 1, "cat": 17, "dog": 18}  # COCO's, with gaps
@@ -155,7 +157,7 @@ def official_coco(root):
                    "segmentation": {"size": [60, 40], "counts": runs}})  # fmt: skip
     categories = [{"id": number, "name": name} for name, number in NUMBERS.items()]
     listing = {"images": images, "annotations": things, "categories": categories}
-    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(listing))
+    (folder / "annotations" / "instances_val2017.json").write_text(json.dumps(listing), encoding="utf-8")
 
 
 def packed_coco(root):
@@ -176,9 +178,9 @@ def packed_coco(root):
             {"category_id": NUMBERS[name], "bbox": list(box), "iscrowd": 0} for name, box in things
         ]}  # fmt: skip
     notes[2]["objects"].append({"category_id": 1, "bbox": [0, 0, 40, 10], "iscrowd": 1})
-    (folder / "boxes.json").write_text(json.dumps(notes))
+    (folder / "boxes.json").write_text(json.dumps(notes), encoding="utf-8")
     names = {str(number): name for name, number in NUMBERS.items()}
-    (folder / "splits.json").write_text(json.dumps({"train2017": list(notes), "categories": names}))
+    (folder / "splits.json").write_text(json.dumps({"train2017": list(notes), "categories": names}), encoding="utf-8")
 
 
 @pytest.mark.parametrize("layout", [official_voc, packed_voc, official_coco, packed_coco])
@@ -202,9 +204,9 @@ def test_layouts(layout, tmp_path):
 
 def test_without_masks_all_images_count(tmp_path):
     packed_voc(tmp_path)
-    notes = json.loads((tmp_path / "voc2007" / "boxes.json").read_text())
+    notes = json.loads((tmp_path / "voc2007" / "boxes.json").read_text(encoding="utf-8"))
     notes["000001"]["objects"].append({"name": "car", "bbox": [40, 0, 60, 40], "difficult": 1})
-    (tmp_path / "voc2007" / "boxes.json").write_text(json.dumps(notes))
+    (tmp_path / "voc2007" / "boxes.json").write_text(json.dumps(notes), encoding="utf-8")
     part = load_annotated("voc", size=20, root=tmp_path, with_masks=False)
     assert len(part) == 3 and (part.masks[1] == IGNORE).all()
     assert [part.class_names[kind] for kind in part.box_classes[1]] == ["car"]

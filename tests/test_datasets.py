@@ -179,10 +179,10 @@ def test_damaged_archives(name, file, tmp_path):
 
 def test_half_a_set_of_texts(tmp_path):
     (tmp_path / "ecg5000").mkdir()
-    (tmp_path / "ecg5000/ECG5000_TRAIN.txt").write_text("1 2 3\n")
+    (tmp_path / "ecg5000/ECG5000_TRAIN.txt").write_text("1 2 3\n", encoding="utf-8")
     with pytest.raises(Unavailable, match="ECG5000_TEST.txt is missing"):
         ecg5000.load(root=tmp_path)
-    (tmp_path / "ecg5000/ECG5000_TEST.txt").write_text("4 5 six\n")
+    (tmp_path / "ecg5000/ECG5000_TEST.txt").write_text("4 5 six\n", encoding="utf-8")
     with pytest.raises(Unavailable, match="damaged.*six"):
         ecg5000.load(root=tmp_path)
 

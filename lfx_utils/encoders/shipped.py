@@ -29,7 +29,7 @@ def card(name: str) -> dict:
     Raises:
         ValueError: an unknown name.
     """
-    return json.loads(_shipped(name).with_suffix(".json").read_text())
+    return json.loads(_shipped(name).with_suffix(".json").read_text(encoding="utf-8"))
 
 
 def load(name: str) -> nn.Module:
@@ -71,7 +71,7 @@ def weights(task: str, run: str) -> dict[str, Tensor]:
 
 
 def _checked(path: Path) -> dict[str, Tensor]:
-    about = json.loads(path.with_suffix(".json").read_text())
+    about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
         raise ValueError(f"{path} is not the file that its card describes (its SHA-256 differs).")
     return load_file(path)

@@ -77,7 +77,9 @@ def main(name: str, data: str, count: int, epochs: int, batch: int, most: int, s
         "device": "CPU, bfloat16",
         "cpu_seconds": round(time.process_time() - began),
     }
-    (FOLDER / f"{name}-on-{data}.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    (FOLDER / f"{name}-on-{data}.json").write_text(
+        json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
