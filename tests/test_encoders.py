@@ -336,4 +336,4 @@ def test_real_cifar_resnet():
 
 def test_cards_are_plain_json():
     for path in shipped.CHECKPOINTS.glob("*.json"):
-        assert json.loads(path.read_text())["name"] == path.stem
+        assert json.loads(path.read_text(encoding="utf-8"))["name"] == path.stem

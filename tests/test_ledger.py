@@ -60,7 +60,7 @@ def test_a_record_says_what_how_and_where(session):
         ledger.record(session, "LF.P2.3.saliency-fails", (0.5, 0.4, 0.6), dataset=Data("mnist"), note="n")
         == "reproduced"
     )
-    (row,) = json.loads((session.out / "01_completeness.json").read_text())
+    (row,) = json.loads((session.out / "01_completeness.json").read_text(encoding="utf-8"))
     assert (row["value"], row["low"], row["high"], row["dataset"], row["seed"], row["profile"]) == (
         0.5,
         0.4,
@@ -97,15 +97,15 @@ def test_a_later_record_replaces_the_earlier(session):
 )
 def test_bad_records_leave_the_file_as_it_was(session, arguments, error, message):
     ledger.record(session, "LF.PA.3.rotation", 1e-9)
-    before = (session.out / "01_completeness.json").read_text()
+    before = (session.out / "01_completeness.json").read_text(encoding="utf-8")
     with pytest.raises(error, match=message):
         ledger.record(session, *arguments)
-    assert (session.out / "01_completeness.json").read_text() == before
+    assert (session.out / "01_completeness.json").read_text(encoding="utf-8") == before
 
 
 def test_a_number_that_is_none_is_stored_as_missing(session):
     assert ledger.record(session, "LF.F2a.ig-highest", float("nan"), note="diverged") == "not computable"
-    text = (session.out / f"{session.chapter}.json").read_text()
+    text = (session.out / f"{session.chapter}.json").read_text(encoding="utf-8")
     assert "NaN" not in text and json.loads(text)[0]["value"] is None
 
 

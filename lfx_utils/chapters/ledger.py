@@ -146,10 +146,10 @@ def record(session, claim_id: str, estimate, *, dataset=None, stand_in: str = ""
         "recorded": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     path = session.out / f"{session.chapter}.json"
-    rows = {old["id"]: old for old in json.loads(path.read_text())} if path.exists() else {}
+    rows = {old["id"]: old for old in json.loads(path.read_text(encoding="utf-8"))} if path.exists() else {}
     rows[claim_id] = row
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(list(rows.values()), indent=1))
+    part.write_text(json.dumps(list(rows.values()), indent=1), encoding="utf-8")
     part.replace(path)
     return row["verdict"]
 
@@ -172,9 +172,9 @@ def summary(session) -> pd.DataFrame:
     if not path.exists():
         raise FileNotFoundError(f"{session.chapter} has recorded no claim yet; expected {path}.")
     kept = DATA / "results" / f"{session.chapter}.json"
-    larger = {row["id"]: row for row in json.loads(kept.read_text())} if kept.exists() else {}
+    larger = {row["id"]: row for row in json.loads(kept.read_text(encoding="utf-8"))} if kept.exists() else {}
     rows = []
-    for row in json.loads(path.read_text()):
+    for row in json.loads(path.read_text(encoding="utf-8")):
         claim = published().loc[row["id"]]
         large = larger.get(row["id"]) if session.profile != "paper" else None
         rows.append(

@@ -53,7 +53,7 @@ def save(frame: pd.DataFrame, folder: Path) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "scorecard.csv", folder / "scorecard.json"
     frame.to_csv(paths[0])
-    paths[1].write_text(frame.reset_index().to_json(orient="records", indent=1))
+    paths[1].write_text(frame.reset_index().to_json(orient="records", indent=1), encoding="utf-8")
     return paths
 
 
@@ -77,7 +77,9 @@ def page(frame: pd.DataFrame) -> str:
 
 
 def _records(folder: Path) -> dict[str, dict]:
-    return {row["id"]: row for path in sorted(folder.glob("*.json")) for row in json.loads(path.read_text())}
+    return {
+        row["id"]: row for path in sorted(folder.glob("*.json")) for row in json.loads(path.read_text(encoding="utf-8"))
+    }
 
 
 def _row(claim: str, row: pd.Series) -> str:

@@ -204,7 +204,7 @@ def pretrain(name: str, seed: int = 0, folder: Path = shipped.CHECKPOINTS) -> di
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "licence": LICENCES[recipe.data],
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return card
 
 

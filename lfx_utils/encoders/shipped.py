@@ -14,7 +14,12 @@ from lfx_utils.models.vit import ViT
 
 __all__ = ["card", "frozen", "load", "names", "pretrained", "weights"]
 
-CHECKPOINTS = Path(__file__).resolve().parents[2] / "data" / "checkpoints"
+PACKAGE = Path(__file__).resolve().parents[1]
+# The one place that finds them: a wheel carries the folder within the package (see `setup.py`), a clone beside it.
+CHECKPOINTS = next(
+    (folder for folder in (PACKAGE / "checkpoints", PACKAGE.parent / "data" / "checkpoints") if folder.is_dir()),
+    PACKAGE / "checkpoints",
+)
 ARCHITECTURES = {"resnet": small_resnet, "narrow": partial(small_resnet, (16, 32, 64, 128)), "vit": ViT}
 
 
@@ -28,8 +33,9 @@ def card(name: str) -> dict:
 
     Raises:
         ValueError: an unknown name.
+        FileNotFoundError: the package was copied without its checkpoints.
     """
-    return json.loads(_shipped(name).with_suffix(".json").read_text())
+    return json.loads(_path("name", name).with_suffix(".json").read_text(encoding="utf-8"))
 
 
 def load(name: str) -> nn.Module:
@@ -37,12 +43,13 @@ def load(name: str) -> nn.Module:
 
     Raises:
         ValueError: an unknown name, or a file that does not have the checksum on its card.
+        FileNotFoundError: the package was copied without its checkpoints.
 
     >>> load("scenes-supervised").training
     False
     """
     encoder = ARCHITECTURES[card(name)["architecture"]]()
-    encoder.load_state_dict(_checked(_shipped(name)))  # kept in half precision, copied into float32
+    encoder.load_state_dict(_checked(_path("name", name)))  # kept in half precision, copied into float32
     return frozen(encoder)
 
 
@@ -55,14 +62,12 @@ def weights(task: str, run: str) -> dict[str, Tensor]:
 
     Raises:
         ValueError: an unknown task or run, or a file that does not have the checksum on its card.
+        FileNotFoundError: the package was copied without its checkpoints.
 
     >>> weights("rec", "0-0")["0.weight"].shape
     torch.Size([8, 1, 3, 3])
     """
-    tasks = {path.stem: path for path in (CHECKPOINTS / "pretext").glob("*.safetensors")}
-    if task not in tasks:
-        raise ValueError(f"task must be one of {', '.join(sorted(tasks))}; got {task!r}.")
-    tensors = _checked(tasks[task])
+    tensors = _checked(_path("task", task, "pretext"))
     found = {name.removeprefix(f"{run}."): each for name, each in tensors.items() if name.startswith(f"{run}.")}
     if not found:
         runs = sorted({name.split(".", 1)[0] for name in tensors})
@@ -71,13 +76,18 @@ def weights(task: str, run: str) -> dict[str, Tensor]:
 
 
 def _checked(path: Path) -> dict[str, Tensor]:
-    about = json.loads(path.with_suffix(".json").read_text())
+    about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
         raise ValueError(f"{path} is not the file that its card describes (its SHA-256 differs).")
     return load_file(path)
 
 
-def _shipped(name: str) -> Path:
-    if name not in names():
-        raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}.")
-    return CHECKPOINTS / f"{name}.safetensors"
+def _path(argument: str, name: str, folder: str = "") -> Path:
+    paths = {path.stem: path for path in (CHECKPOINTS / folder).glob("*.safetensors")}
+    if not paths:
+        raise FileNotFoundError(
+            f"{CHECKPOINTS / folder} holds no weights; install the package's wheel, or use a clone."
+        )
+    if name not in paths:
+        raise ValueError(f"{argument} must be one of {', '.join(sorted(paths))}; got {name!r}.")
+    return paths[name]

@@ -12,7 +12,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms.functional import gaussian_blur
 
 Masks = Callable[[int, tuple[int, ...], torch.Generator], Tensor]
 Fill = Callable[[Tensor, int, torch.Generator], Tensor]
@@ -130,6 +129,8 @@ def blur(sigma: float) -> Fill:
     def draw(inputs: Tensor, count: int, generator: torch.Generator) -> Tensor:
         if inputs.dim() != 4:
             raise ValueError(f"blur fills images (B, C, H, W), got {tuple(inputs.shape)}.")
+        from torchvision.transforms.functional import gaussian_blur  # slow to import, and needed here alone
+
         # A kernel reaches three deviations, but the border is mirrored and so must be longer than half of it.
         reach = min(math.ceil(3 * sigma), min(inputs.shape[2:]) - 1)
         return gaussian_blur(inputs, 2 * reach + 1, sigma)[:, None]
