@@ -117,3 +117,33 @@ def evaluating(encoder) -> None:
                 f"encoder is in training mode ({training[0]}); call encoder.eval() first, "
                 "since dropout and batch statistics would change the explanation."
             )
+
+
+def counts(**values: int) -> None:
+    """Raise ValueError unless every value, named as the argument that it is, is an integer of at least 1."""
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} must be an integer of at least 1, got {value!r}.")
+
+
+def finite(name: str, values: Tensor) -> Tensor:
+    """Return `values` of any type; raise ValueError where some are NaN or infinite."""
+    # The extremes show a NaN, too, and are found many times faster than each value's finiteness.
+    if values.is_floating_point() and values.numel() and not torch.stack(values.aminmax()).isfinite().all():
+        bad = int((~values.isfinite()).sum())
+        raise ValueError(f"{name} holds {bad} NaN or infinite values out of {values.numel()}.")
+    return values
+
+
+def probabilities(name: str, values: Tensor) -> Tensor:
+    """Return `values` if all lie in [0, 1], where a pixel or a target must lie to have the likelihood of one.
+
+    Raises:
+        ValueError: a value outside, by more than rounding.
+    """
+    # Under vmap no value can be looked at; who trains so has the loss of a first batch taken without it.
+    if not torch._C._functorch.is_batchedtensor(values):
+        low, high = (each.item() for each in values.detach().aminmax())
+        if not (low >= -1e-3 and high <= 1.001):
+            raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}; scale them first.")
+    return values

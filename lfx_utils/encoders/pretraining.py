@@ -18,6 +18,7 @@ from lfx_utils.encoders.published import frozen
 from lfx_utils.measures.probes import probe
 from lfx_utils.models.pretext import DINO, SimCLR, Supervised, SwAV
 from lfx_utils.progress import tqdm
+from lfx_utils.training import resume
 
 LICENCES = {
     "scenes": "As the project. Trained on generated shapes and on photographs of scikit-image, public domain or CC0.",
@@ -102,16 +103,21 @@ def train(
         labels: bool `(N, C)`.
         recipe: gives epochs and learning rate.
         seed: of the batches and of the views.
-        work: file to save to after each epoch; where it holds a run of this recipe, training goes on from it and ends
-            the same.
+        work: file to save to after each epoch; where it holds this run, training goes on from it and ends the same.
+
+    Raises:
+        ValueError: a file of another run: another recipe, seed, first weights or data; or one that is damaged.
+        FloatingPointError: the loss is no longer finite.
     """
     batch, model = 128, model.train().to(memory_format=torch.channels_last)
     steps = len(pixels) // batch * recipe.epochs
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
     first, spent, losses = 0, 0.0, []
-    state = torch.load(work, weights_only=True) if work and work.exists() else {}
-    if state.get("recipe") == vars(recipe):
+    run = vars(recipe) | {"seed": seed}
+    if work:
+        run |= {"data": resume.checksum([pixels, labels]), "first weights": resume.checksum(model.state_dict())}
+    if state := resume.opened(work, run, recipe.epochs) if work else {}:
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
@@ -136,7 +142,8 @@ def train(
         if work:
             parts = {"model": model, "optimiser": optimiser, "schedule": schedule}
             spent = time.process_time() - began
-            _save(work, parts, {"recipe": vars(recipe), "epoch": epoch + 1, "spent": spent, "losses": losses})
+            states = {name: part.state_dict() for name, part in parts.items()}
+            resume.save(work, run, **states, epoch=epoch + 1, spent=spent, losses=losses)
     model.eval()
     return time.process_time() - began
 
@@ -144,13 +151,6 @@ def train(
 def _rate(step: int, steps: int) -> float:
     warm = max(1, steps // 20)
     return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def _save(work: Path, parts: dict, plain: dict) -> None:
-    work.parent.mkdir(parents=True, exist_ok=True)
-    draft = work.with_suffix(".part")
-    torch.save({name: part.state_dict() for name, part in parts.items()} | plain, draft)
-    draft.replace(work)
 
 
 def pretrain(name: str, seed: int = 0, folder: Path = shipped.CHECKPOINTS) -> dict:
