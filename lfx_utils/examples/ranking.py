@@ -83,9 +83,12 @@ def similarity_rates(
 
 
 def _check_scores(scores: Tensor) -> None:
-    if not isinstance(scores, Tensor) or scores.dim() != 2 or not torch.isfinite(scores).all():
+    if not isinstance(scores, Tensor) or scores.dim() != 2 or 0 in scores.shape:
         came = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise ValueError(f"scores must be a finite matrix (n_test, n_train), got {came}.")
+        raise ValueError(f"scores must be a matrix (n_test, n_train), got {came}.")
+    if scores.is_floating_point() and not scores.isfinite().all():
+        bad = int((~scores.isfinite()).sum())
+        raise ValueError(f"scores must be finite, got {bad} NaN or infinite values out of {scores.numel()}.")
 
 
 def _check_counts(scores: Tensor, name: str, counts: Sequence[int]) -> None:
