@@ -3,7 +3,9 @@
 import torch
 from torch import Tensor
 
+HALF = (torch.float16, torch.bfloat16)
+
 
 def at_least_single(tensor: Tensor) -> Tensor:
     """Return a half-precision tensor, float16 or bfloat16, in float32, and any other as it is."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
+    return tensor.float() if tensor.dtype in HALF else tensor
