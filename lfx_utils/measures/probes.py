@@ -7,7 +7,7 @@ from sklearn.metrics import average_precision_score
 from torch import Tensor
 
 from lfx_utils.datasets import Annotated
-from lfx_utils.examples.representation import represent
+from lfx_utils.examples import represent
 
 
 def probe(encoder: Callable[[Tensor], Tensor], train: Annotated, test: Annotated) -> dict[str, float]:
