@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -147,3 +148,61 @@ def probabilities(name: str, values: Tensor) -> Tensor:
         if not (low >= -1e-3 and high <= 1.001):
             raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}; scale them first.")
     return values
+
+
+def on_copies(encoder, *inputs):
+    """Return the encoder's output on copies of the tensors among `inputs`: one that works in place may change those."""
+    return encoder(*(value.clone() if isinstance(value, Tensor) else value for value in inputs))
+
+
+def function(encoder, inputs: tuple[Tensor, ...], further: tuple = (), *, gradient: bool = False) -> None:
+    """Raise unless `encoder` is a function of its inputs, and where a gradient is needed a differentiable one.
+
+    Args:
+        encoder: in evaluation mode; a representation `(B, D)`, or what else it returns, is compared with itself.
+        inputs: a few rows of each input, which are encoded twice.
+        further: arguments that follow the inputs.
+        gradient: whether the explanation rests on the gradient of the representation in the inputs.
+
+    Raises:
+        ValueError: the second output differs from the first by more than 0.1 % of its norm, or no gradient comes back.
+    """
+    with torch.set_grad_enabled(gradient):
+        asked = tuple(value.detach().clone().requires_grad_(gradient) for value in inputs)
+        first = on_copies(encoder, *asked, *further)
+        if gradient and isinstance(first, Tensor):
+            reached = torch.autograd.grad(first.sum(), asked, allow_unused=True) if first.requires_grad else (None,)
+            if any(found is None for found in reached):
+                raise ValueError(
+                    "encoder passes no gradient back to its inputs, which this method needs: it runs under "
+                    "torch.no_grad or torch.inference_mode, detaches, or does not use an input. Take that off, or use "
+                    "a method that needs none, such as captum.attr.FeatureAblation or RELAX."
+                )
+    with torch.no_grad():
+        second = on_copies(encoder, *inputs, *further)
+    first, second = (torch.as_tensor(each) if isinstance(each, np.ndarray) else each for each in (first, second))
+    if not isinstance(first, Tensor) or not isinstance(second, Tensor):
+        return
+    first, second = first.detach().double(), second.double()
+    apart = (first - second).norm() / first.norm() if first.shape == second.shape else torch.tensor(1.0)
+    if apart > 1e-3:
+        raise ValueError(
+            f"encoder returned two representations of the same inputs that differ by {apart:.1%} of their norm, so it "
+            "draws at random (dropout that is always on, the sample of a VAE) or keeps a state between calls, and its "
+            "map would be one of noise. Let it return the mean, or draw the same at each call."
+        )
+
+
+def single(values: Tensor) -> Tensor:
+    """Return `values`, in single precision where they come in half, since sums overflow and round in that."""
+    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+
+
+def explained(maps: Tensor) -> Tensor:
+    """Return `maps` if they are finite; raise ValueError otherwise."""
+    if not torch.isfinite(maps).all():
+        raise ValueError(
+            f"The maps hold {int((~torch.isfinite(maps)).sum())} NaN or infinite values out of {maps.numel()}: on the "
+            "way back the encoder's gradient overflows, as it can in half precision, or is not defined."
+        )
+    return maps
