@@ -34,14 +34,43 @@ def batch(name: str, inputs) -> Tensor:
     return inputs
 
 
-def rows(inputs: tuple[Tensor, ...]) -> int:
+def tokens(name: str, ids, vocabulary: int | None = None) -> Tensor:
+    """Return `ids` if it is a non-empty batch of integers, such as token ids or a padding mask.
+
+    Args:
+        name: the argument's name, used in the message.
+        ids: integers or booleans `(B, T)`.
+        vocabulary: how many tokens there are.
+
+    Raises:
+        TypeError: not a tensor of integers.
+        ValueError: another rank, an empty batch, or ids that are not in the vocabulary.
+    """
+    if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.is_complex():
+        came = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+        raise TypeError(f"{name} must be a torch.Tensor (B, T) of integers, got {came}.")
+    if ids.dim() != 2 or not ids.numel():
+        raise ValueError(f"{name} must have shape (B, T) with at least one token, got {tuple(ids.shape)}.")
+    if vocabulary is not None and not 0 <= ids.min() <= ids.max() < vocabulary:
+        raise ValueError(
+            f"{name} must lie between 0 and {vocabulary - 1}, the encoder's vocabulary, got {int(ids.min())} to "
+            f"{int(ids.max())}; was the text cut by the tokenizer of another encoder?"
+        )
+    return ids
+
+
+def rows(inputs: tuple[Tensor, ...], integers: bool = False) -> int:
     """Return the common batch size of several inputs, each checked by `batch`.
+
+    Args:
+        integers: whether inputs may be token ids, too.
 
     Raises:
         ValueError: batches of different sizes.
     """
     for index, tensor in enumerate(inputs):
-        batch("inputs" if len(inputs) == 1 else f"inputs[{index}]", tensor)
+        ids = integers and isinstance(tensor, Tensor) and not tensor.is_floating_point()
+        (tokens if ids else batch)("inputs" if len(inputs) == 1 else f"inputs[{index}]", tensor)
     sizes = {len(tensor) for tensor in inputs}
     if len(sizes) != 1:
         raise ValueError(f"inputs must be tensors with one row for each example, got batches of {sorted(sizes)}.")
@@ -63,7 +92,8 @@ def baselines(inputs: Tensor | tuple[Tensor, ...], given: Tensor | float | tuple
             if not math.isfinite(baseline):
                 raise ValueError(f"baselines must be finite, got {baseline}.")
             continue
-        batch("baselines", baseline)
+        ids = isinstance(baseline, Tensor) and not tensor.is_floating_point()
+        (tokens if ids else batch)("baselines", baseline)
         if baseline.shape[1:] != tensor.shape[1:] or not (shared or len(baseline) in (1, len(tensor))):
             raise ValueError(
                 f"baselines must have the inputs' shape {tuple(tensor.shape)}, or 1 as first axis, "

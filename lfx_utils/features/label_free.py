@@ -112,7 +112,8 @@ class LabelFree:
         methods draw from the global generators of torch and NumPy.
 
         Args:
-            inputs: `(B, …)`, or a tuple of such tensors when the encoder takes several.
+            inputs: `(B, …)`, or a tuple of such tensors when the encoder takes several; for Captum's layer methods
+                also integers, such as token ids `(B, T)`.
             baselines: x̄, shaped like the inputs or with 1 as first axis (a distribution: any length), a number, a
                 tuple of these for a tuple of inputs, or a function of the inputs. Left out: what Captum assumes.
             weights: w, `(B, D)` or `(D,)`, in place of f(x); a one-hot w explains a single latent unit.
@@ -133,7 +134,7 @@ class LabelFree:
         """
         checks.evaluating(self.encoder)
         rows = inputs if isinstance(inputs, tuple) else (inputs,)
-        size = checks.rows(rows)
+        size = checks.rows(rows, integers=isinstance(_innermost(self.attribution), LayerAttribution))
         if isinstance(weights, Tensor) and weights.dim() == 1:
             weights = weights.expand(size, -1)
         if weights is not None:
@@ -171,7 +172,8 @@ class LabelFree:
             for start in range(0, size, step):
                 part, extra, given, chosen = _cut(batch, slice(start, start + step), size)
                 chosen["additional_forward_args"] = (*extra, self._weights(part, extra, given), dtypes)
-                part = tuple(checks.single(row).detach().clone().requires_grad_() for row in part)
+                part = tuple(checks.single(row).detach().clone() for row in part)
+                part = tuple(row.requires_grad_(row.is_floating_point()) for row in part)
                 results.append(explain(part if isinstance(inputs, tuple) else part[0], **chosen))
         return _each(_join(results), checks.explained)
 
