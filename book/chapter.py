@@ -1,6 +1,5 @@
 """One chapter of the book: what it was made from, its execution by papermill, its page."""
 
-import ast
 import json
 import os
 import re
@@ -12,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 import changes
+import folds
 
 ROOT = Path(__file__).resolve().parents[1]
 BUILD = ROOT / "_build"
@@ -112,13 +112,14 @@ class Chapter:
         outputs = iter([cell for cell in done if cell["cell_type"] == "code"])
         sources = {row["cell"] for row in self.recorded() if row.get("cell")}
         cells, page["cells"] = page["cells"], []
-        for cell in cells:
+        for cell, label in zip(cells, folds.labels(cells)):
             if cell["cell_type"] == "code":
                 twin = next(outputs)
                 number = twin["execution_count"]
                 cell |= {"outputs": twin["outputs"], "execution_count": number}
-                if presents("".join(cell["source"]), cell["metadata"]):
+                if label:
                     cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
+                    cell["metadata"].setdefault("mystnb", {}).update(code_prompt_show=label, code_prompt_hide=label)
                 if number in sources:  # the scorecard links to the cell that recorded a claim
                     mark = {"cell_type": "markdown", "id": f"mark-{number}", "metadata": {}}
                     page["cells"].append(mark | {"source": f'<div id="cell-{number}"></div>'})
@@ -143,21 +144,6 @@ class Chapter:
     def recorded(self) -> list[dict]:
         """Return what the chapter recorded in the ledger."""
         return json.loads(self.records.read_text()) if self.records.is_file() else []
-
-
-def presents(source: str, metadata: dict) -> bool:
-    """Say whether a cell only sets up, draws, prints or records: on the page its code is folded, one click away."""
-    if metadata.get("mystnb", {}).get("figure") or "google.colab" in source or "ledger.record(" in source:
-        return True
-    code = "\n".join(line for line in source.splitlines() if not line.lstrip().startswith(("%", "!")))
-    statements = ast.parse(code).body
-    if not statements or any(isinstance(one, ast.FunctionDef | ast.ClassDef) for one in statements):
-        return False
-    if isinstance(statements[0], ast.Import | ast.ImportFrom):
-        return True
-    last = statements[-1]
-    called = ast.unparse(last.value.func) if isinstance(last, ast.Expr) and isinstance(last.value, ast.Call) else ""
-    return called.startswith(("glue", "plots.", "viewer.", "display", "HTML"))
 
 
 def completed(notebook: Path) -> bool:

@@ -250,13 +250,29 @@ def test_an_erratum_shows_its_numbers_and_where_they_were_computed(copy):
 
 def test_cells_that_only_present_are_folded_and_ideas_are_not():
     sys.path.insert(0, str(ROOT / "book"))
-    from chapter import presents
+    from folds import purpose
 
-    figure = {"mystnb": {"figure": {"name": "fig-a"}}}
+    figure = {"mystnb": {"figure": {"name": "fig-a", "caption": "Two **maps**: left, right"}}}
     folded = ["import torch", "rows = {}\nplots.table(rows)", "glue('n', 1)", "for x in y:\n    ledger.record(s, x, 1)"]
-    assert all(presents(source, {}) for source in folded) and presents("def draw(): ...", figure)
+    folded += ["def panel(ax):\n    ax.imshow(x)", "axes[0].set(x=1)\nfig.tight_layout()"]
+    assert all(purpose(source, {}) for source in folded) and purpose("def draw(): ...", figure) == "draw “Two maps”"
     shown = ["profile = 1", "maps = f(x)", "def f(x):\n    return x", "def f(x):\n    return x\n\nglue('n', f(1))"]
-    assert not any(presents(source, {}) for source in shown)
+    assert not any(purpose(source, {}) for source in shown)
+
+
+def test_no_two_folds_of_a_page_have_the_same_label():
+    sys.path.insert(0, str(ROOT / "book"))
+    from folds import labels
+
+    def cell(source, kind="code"):
+        return {"cell_type": kind, "source": source, "metadata": {}}
+
+    page = [cell("import torch"), cell("# A title\n\n## One", "markdown"), cell("glue('a', 1)"), cell("y = f(x)")]
+    page += [cell("glue('b', 2)"), cell("## Two", "markdown"), cell("glue('c', 3)")]
+    assert labels(page) == [
+        "Code: imports and set-up", "", "Code: put the numbers into the text (One)", "",
+        "Code: put the numbers into the text (One), 2", "", "Code: put the numbers into the text (Two)",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
