@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the wheel carries `data/checkpoints` within the package, as `lfx_utils/checkpoints`."""
+"""The wheel carries `data/checkpoints` within the package, as `lfx_utils/checkpoints`, which no table can say."""
 
 from setuptools import find_packages, setup
 

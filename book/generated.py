@@ -1,15 +1,19 @@
 """What pages include and nobody types: verdicts, times, the index of figures, the numbers behind the errata."""
 
 import csv
-from collections import Counter
+import sys
 
+import pandas as pd
 from chapter import ROOT, Chapter
+
+sys.path.insert(0, str(ROOT))
+from lfx_utils.chapters import scorecard  # noqa: E402
 
 
 def generated(everything: list[Chapter]) -> dict[str, str]:
     """Return what pages include: the count of verdicts, each chapter's time, and the index of figures."""
-    counts = Counter(row["verdict"] for chapter in everything for row in chapter.recorded())
-    verdicts = ["| verdict | claims |", "|---|---|", *(f"| {name} | {count} |" for name, count in counts.most_common())]
+    folder = everything[0].records.parent
+    verdicts = table(scorecard.headline(scorecard.collect(folder))) if folder.is_dir() else []
     times = ["| chapter | seconds | CPU threads |", "|---|---|---|"]
     for chapter in everything:
         made = chapter.past()
@@ -19,6 +23,14 @@ def generated(everything: list[Chapter]) -> dict[str, str]:
         figures += ["", f"## {{doc}}`/notebooks/{chapter.name}`", "", *chapter.figures()]
     named = (("verdicts", verdicts), ("times", times), ("figures", figures))
     return {name: "\n".join(lines) for name, lines in named} | errata(everything)
+
+
+def table(counts: pd.DataFrame) -> list[str]:
+    """Return counts as a table in Markdown; what does not occur stays empty."""
+    lines = [f"| | {' | '.join(counts.columns)} |", "|---" * (len(counts.columns) + 1) + "|"]
+    return lines + [
+        f"| {name} | {' | '.join(str(count or '') for count in row)} |" for name, *row in counts.itertuples()
+    ]
 
 
 def errata(everything: list[Chapter]) -> dict[str, str]:

@@ -65,6 +65,7 @@ def test_kept_records_say_where_they_come_from():
     for path in sorted((ROOT / "data" / "results").glob("*.json")):
         for row in json.loads(path.read_text(encoding="utf-8")):
             assert {"stand_in", "dataset", "profile", "seed", "device", "versions"} <= row.keys(), (path, row["id"])
+            assert "verdict" not in row, row["id"]  # it follows from the rule of the day
             assert path.stem in row["command"] and f"-p profile {row['profile']}" in row["command"], row["id"]
 
 

@@ -1,12 +1,21 @@
-"""Records, verdicts and the table of claims."""
+"""Records, what stands in for the paper's in them, and the verdicts that follow when they are read."""
 
 import json
 
+import nbformat
 import pandas as pd
 import pytest
+from nbclient import NotebookClient
 
-from lfx_utils.chapters import ledger, start
-from lfx_utils.chapters.ledger import verdict
+from lfx_utils.chapters import judgement, ledger, start
+from lfx_utils.chapters.claims import published, settings, stands_in
+
+ORDER, VALUE, TEST, FIGURE = (
+    "LF.F2a.ig-highest",
+    "LF.T1.reconstruction-denoising",
+    "NU.ARCH.mask-range",
+    "LF.F9.saliency-maps",
+)
 
 
 @pytest.fixture
@@ -20,71 +29,117 @@ class Data:
         self.name, self.provenance = name, "made for a test"
 
 
+def record(claim, value=0.5, low=None, high=None, **more):
+    """A record as a chapter writes it, on MNIST at the published size unless it says otherwise."""
+    row = {"id": claim, "value": value, "low": low, "high": high, "profile": "paper", "dataset": "mnist"}
+    return row | {"stand_in": "", "note": "", "runs": 5, "void": ""} | more
+
+
+def said(*rows):
+    return judgement.judge({row["id"]: row for row in rows})
+
+
 @pytest.mark.parametrize(
-    ("kind", "expected", "spread", "value", "interval", "real", "full", "answer"),
+    ("row", "verdict"),
     [
-        ("value", "0.39", "0.01", 0.40, (0.38, 0.42), True, False, "reproduced"),
-        ("value", "0.39", "0.01", 0.60, (0.58, 0.62), True, True, "reproduced in kind"),
-        ("value", "0.39", "0.01", 0.90, (0.88, 0.92), True, True, "contradicted"),
-        ("value", "0.39", "0.01", 0.90, (0.88, 0.92), True, False, "not settled at this size"),
-        ("value", "0.39", "", -0.39, (-0.4, -0.38), True, True, "contradicted"),
-        ("value", "0.39", "", 0.95, (-9.0, 9.0), True, False, "not settled at this size"),
-        ("value", "0.09", "", 0.02, (-0.05, 0.1), True, True, "not settled at this size"),
-        ("value", "4", "", 4, None, True, False, "reproduced"),
-        ("value", "0.39", "0.01", 0.40, (0.38, 0.42), False, False, "reproduced in kind"),
-        ("order", "", "", 0.2, (0.1, 0.3), True, False, "reproduced"),
-        ("order", "", "", 0.2, (0.1, 0.3), False, False, "reproduced in kind"),
-        ("order", "", "", 0.2, (-0.1, 0.5), True, True, "not settled at this size"),
-        ("order", "", "", -0.2, (-0.3, -0.1), True, True, "contradicted"),
-        ("order", "", "", -0.2, (-0.3, -0.1), False, True, "not settled at this size"),
-        ("sign", "-", "", -0.2, (-0.3, -0.1), True, True, "reproduced"),
-        ("sign", "-", "", 0.2, (0.1, 0.3), True, True, "contradicted"),
-        ("sign", "+", "", 0.2, (0.1, 0.3), True, True, "reproduced"),
-        ("proof", "0", "1e-5", 1e-7, None, True, False, "reproduced"),
-        ("proof", "0", "1e-5", 1e-3, None, True, False, "contradicted"),
-        ("proof", "0", "1e-2", 0.02, (-0.02, 0.06), True, False, "reproduced"),
-        ("proof", "0", "1e-2", 0.02, (-0.2, 0.24), True, False, "not settled at this size"),
-        ("proof", "0", "1e-2", 0.02, (0.01, 0.03), True, True, "contradicted"),
-        ("figure", "", "", None, None, True, False, "drawn"),
-        ("uncomputable", "1", "", None, None, True, True, "not computable"),
-        ("order", "", "", float("nan"), None, True, True, "not computable"),
+        (record(ORDER, 0.2, 0.1, 0.3), "holds"),
+        (record(ORDER, 0.2, -0.1, 0.5), "open"),
+        (record(ORDER, -0.2, -0.3, -0.1), "fails"),
+        (record(ORDER, 0.2, 0.1, 0.3, profile="quick"), "holds"),
+        (record(ORDER, 0.2, 0.1, 0.3, dataset="digits"), "holds on our encoders"),
+        (record(ORDER, -0.2, -0.3, -0.1, stand_in="a smaller network"), "fails on our encoders"),
+        (record(ORDER, 0.2, -0.1, 0.5, stand_in="a smaller network"), "open"),
+        (record(ORDER, 0.2, 0.1, 0.3, void="a constant does as well"), "void"),
+        (record(ORDER, None, note="no data"), "not computable"),
+        (record("LF.PA.3.mirror", 1e-9), "holds"),
+        (record("LF.PA.3.mirror", 1e-3), "fails"),
+        (record("RX.FD3.importance-difference-falls", -0.5, -0.6, -0.4, dataset="voc2007"), "holds on our encoders"),
+        (record(VALUE, 0.39, 0.38, 0.40), "compatible"),
+        (record(VALUE, 0.90, 0.89, 0.91), "differs"),
+        (record(VALUE, 0.90, 0.89, 0.91, profile="quick"), "side by side"),
+        (record(VALUE, 0.90, 0.89, 0.91, dataset="digits"), "side by side"),
+        (record(VALUE, 0.90, 0.89, 0.91, stand_in="a smaller network"), "side by side"),
+        (record(VALUE, 0.90, 0.89, 0.91, runs=0), "side by side"),
+        (record(VALUE, 0.90), "side by side"),
+        (record("SV.T1.mnist-semivae-alpha1-accuracy", 20.0, 10.0, 30.0), "void"),
+        (record("SV.T1.mnist-semivae-alpha1-accuracy", 97.0, 96.0, 98.0), "side by side"),
+        (record(TEST, 0.0), "passed"),
+        (record(TEST, 0.1), "not passed"),
+        (record("LF.P2.3.saliency-fails", 0.5, 0.4, 0.6), "passed"),
+        (record("LF.T5.latent-size", 4), "passed"),
+        (record("LF.T5.latent-size", 5), "not passed"),
+        (record(FIGURE, None), "drawn"),
+        (record("RX.T3.relax", None, note="people"), "not computable"),
     ],
 )
-def test_verdicts_follow_the_rule(kind, expected, spread, value, interval, real, full, answer):
-    assert verdict(kind, expected, spread, value, interval, real=real, full=full) == answer
-    assert answer in ledger.VERDICTS
+def test_a_record_gets_the_verdict_of_its_kind(row, verdict):
+    assert said(row)[row["id"]].verdict == verdict
+
+
+def test_a_table_is_judged_by_its_cells_and_a_void_stratum_is_left_out():
+    cells = published()[published().table == "SV.T1.accuracy-ranking"]
+    near = {claim: float(cells.published[claim]) - 1 for claim in cells.index}
+    rows = [record(claim, value, value - 0.5, value + 0.5) for claim, value in near.items()]
+    assert said(*rows)["SV.T1.accuracy-ranking"][:2] == ("agrees on our encoders", "ρ = 1.00, p = 0.0014, 18 cells")
+    chance = [row | {"low": 5.0} if "cifar10" in row["id"] else row for row in rows]
+    assert said(*chance)["SV.T1.accuracy-ranking"].basis.endswith("12 cells")
+    turned = [row | dict.fromkeys(("value", "low", "high"), 100 - row["value"] / 2) for row in rows]
+    assert said(*turned)["SV.T1.accuracy-ranking"].verdict == "reversed on our encoders"
+    assert said(*(row | {"low": 5.0} for row in rows))["SV.T1.accuracy-ranking"].verdict == "void"
+
+
+def test_numbers_of_a_table_share_its_false_discoveries():
+    cells = published()[published().table == "LF.T1.ranking"]
+    rows = [
+        record(i, float(cells.published[i]), float(cells.published[i]) - 0.01, float(cells.published[i]) + 0.01)
+        for i in cells.index
+    ]
+    off = rows[0] | {"value": 0.41, "low": 0.395, "high": 0.425}
+    p = {count: float(said(off, *rows[1:count])[off["id"]].basis.removeprefix("p = ")) for count in (1, 6)}
+    assert p[6] == pytest.approx(min(1, 6 * p[1]), rel=0.05)
+
+
+def test_every_comparable_claim_says_once_what_the_paper_had():
+    for claim, row in published().iterrows():
+        if row.kind in judgement.CLAIMS and row.kind != "uncomputable":
+            assert settings()[claim], claim
+
+
+def test_a_forgotten_stand_in_is_named_all_the_same():
+    for claim, setting in settings().items():
+        if setting.get("ours"):
+            assert stands_in(record(claim, dataset=(setting["data"] or "any").split()[0])) == setting["ours"], claim
+        if setting.get("data"):
+            assert "unnamed data for" in stands_in(record(claim, dataset="")), claim
+    assert stands_in(record("LF.F2c.ig-highest", dataset="cifar10")) == ""
+    assert "four convolutions" in stands_in(record("LF.F2c.ig-highest", dataset="cifar10", profile="quick"))
+    assert stands_in(record(ORDER)) == ""
 
 
 def test_a_record_says_what_how_and_where(session):
-    assert (
-        ledger.record(session, "LF.P2.3.saliency-fails", (0.5, 0.4, 0.6), dataset=Data("mnist"), note="n")
-        == "reproduced"
-    )
+    ledger.record(session, ORDER, (0.5, 0.4, 0.6), dataset=Data("mnist"), note="n", runs=3)
     (row,) = json.loads((session.out / "01_completeness.json").read_text(encoding="utf-8"))
-    assert (row["value"], row["low"], row["high"], row["dataset"], row["seed"], row["profile"]) == (
-        0.5,
-        0.4,
-        0.6,
-        "mnist",
-        0,
-        "smoke",
-    )
+    expected = {"value": 0.5, "low": 0.4, "high": 0.6, "dataset": "mnist", "seed": 0, "profile": "smoke", "runs": 3}
+    assert {name: row[name] for name in expected} == expected and "verdict" not in row
     assert row["versions"]["torch"] and row["provenance"] == "made for a test" and row["recorded"]
-
-
-@pytest.mark.parametrize("name", ["digits", "heartbeats", "photographs", "sprites"])
-def test_stand_in_data_never_reproduces_an_order(session, name):
-    claim, estimate = "LF.P2.3.saliency-fails", (0.5, 0.4, 0.6)
-    assert ledger.record(session, claim, estimate, dataset=Data(name)) == "reproduced in kind"
 
 
 def test_a_later_record_replaces_the_earlier(session):
     ledger.record(session, "LF.PA.3.mirror", 1.0)
     ledger.record(session, "LF.PA.3.rotation", 1e-9)
-    assert ledger.record(session, "LF.PA.3.mirror", 1e-9) == "reproduced"
+    ledger.record(session, "LF.PA.3.mirror", 1e-9)
     table = ledger.summary(session)
     assert table.claim.tolist() == ["LF.PA.3.mirror", "LF.PA.3.rotation"] and table.ours.tolist() == ["1e-09", "1e-09"]
     assert isinstance(table, pd.DataFrame) and table.published.tolist() == ["zero, to within 1e-5"] * 2
+    assert table.verdict.tolist() == ["holds", "holds"]
+
+
+def test_a_summary_has_a_line_for_each_table(session):
+    for pair in ("reconstruction-denoising", "reconstruction-inpainting", "denoising-inpainting"):
+        ledger.record(session, f"LF.T1.{pair}", 0.1 + len(pair), dataset=Data("mnist"))
+    last = ledger.summary(session).iloc[-1]
+    assert (last.claim, last.verdict, last.published) == ("LF.T1.ranking", "no power", "the order of its rows")
+    assert last.ours.startswith("ρ = ")
 
 
 @pytest.mark.parametrize(
@@ -104,11 +159,23 @@ def test_bad_records_leave_the_file_as_it_was(session, arguments, error, message
 
 
 def test_a_number_that_is_none_is_stored_as_missing(session):
-    assert ledger.record(session, "LF.F2a.ig-highest", float("nan"), note="diverged") == "not computable"
+    ledger.record(session, ORDER, float("nan"), note="diverged")
     text = (session.out / f"{session.chapter}.json").read_text(encoding="utf-8")
     assert "NaN" not in text and json.loads(text)[0]["value"] is None
+    assert ledger.summary(session).verdict.tolist() == ["not computable"]
 
 
 def test_an_empty_session_has_no_summary(session):
     with pytest.raises(FileNotFoundError, match="recorded no claim yet"):
         ledger.summary(session)
+
+
+def test_a_record_names_the_cell_that_the_page_will_show(tmp_path, monkeypatch):
+    monkeypatch.setenv("LFX_OUT", str(tmp_path))
+    setup = "from lfx_utils.chapters import ledger, start\nsession = start('01_completeness', 'smoke')"
+    record = "ledger.record(session, 'LF.PA.3.mirror', 1e-9)"
+    cells = [nbformat.v4.new_code_cell(source) for source in (setup, "1", record, "2")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
+    (row,) = json.loads((tmp_path / "smoke" / "01_completeness.json").read_text(encoding="utf-8"))
+    assert row["cell"] == notebook.cells[2].execution_count == 3

@@ -4,24 +4,29 @@ import csv
 import itertools
 import math
 import re
+from fnmatch import fnmatchcase
 from pathlib import Path
 from statistics import mean
 
 import pytest
 
 PATH = Path(__file__).parents[1] / "data" / "published" / "claims.csv"
-COLUMNS = "id row paper artefact cell statement kind published spread unit page".split()
-KINDS = {"value", "order", "sign", "proof", "figure", "uncomputable"}
+COLUMNS = (
+    "id row paper artefact cell statement kind published spread unit page table stratum item runs same_as chance why"
+)
+COLUMNS = COLUMNS.split()
+KINDS = {"value", "table", "order", "sign", "identity", "equivalence", "test", "figure", "uncomputable"}
 PAGES = {
     "01_completeness", "02_consistency_features", "03_consistency_examples", "04_pretext_tasks",
     "05_disentangled_vaes", "06_relax", "06_relax_uses", "07_nem_u", "08_supervised_vae",
 }  # fmt: skip
 REQUIRED = f"""
-    LF.P2.3 LF.PA.3 LF.PA.5 LF.F2a LF.F2b LF.F2c LF.F3a LF.F3b LF.F3c LF.T1 LF.T2 LF.F4 LF.F5 LF.F6 LF.F7 LF.F8
+    LF.P2.3 LF.PA.3 LF.PA.5 LF.RA.6 LF.T3
+    LF.F2a LF.F2b LF.F2c LF.F3a LF.F3b LF.F3c LF.T1 LF.T2 LF.F4 LF.F5 LF.F6 LF.F7 LF.F8
     LF.F9 LF.F10 LF.F11 LF.F12 LF.F13 LF.F14 LF.T5 LF.T6 LF.T7 LF.T8 LF.T9 LF.A1 LF.A2 LF.A3 LF.A4
-    RE.T1 RE.T2 RE.T3 RE.T4 RE.F3 RE.F4 RE.F5 RE.F6 RE.F7
+    RE.T1 RE.T2 RE.T3 RE.T4 RE.F1 RE.F2 RE.F3 RE.F4 RE.F5 RE.F6 RE.F7
     RX.E1 RX.E2 RX.E3 RX.E8 RX.E9 RX.E12 RX.E13 RX.TH1 RX.TH2 RX.TH3 RX.FD3 RX.U RX.T1 RX.T2 RX.T3 RX.TA1 RX.FB1
-    RX.F2 RX.F6 {" ".join(f"RX.FF{k}" for k in range(5, 15))} RX.UC1 RX.UC2
+    RX.F2 RX.F3 RX.F4 RX.F5 RX.F6 {" ".join(f"RX.FF{k}" for k in range(5, 15))} RX.UC1 RX.UC2
     {" ".join(f"NU.E{k}" for k in range(1, 10))} NU.ARCH {" ".join(f"NU.T{k}" for k in range(1, 15))}
     NU.F1 {" ".join(f"NU.F{k}" for k in range(3, 18))}
     SV.E6 SV.M2 SV.T1 SV.F2 SV.F3 SV.F4 SV.F5 SV.F6 SV.F7
@@ -30,7 +35,8 @@ REQUIRED = f"""
 with PATH.open(newline="", encoding="utf-8") as file:
     HEADER, *LINES = csv.reader(file)
 CLAIMS = [dict(zip(HEADER, line)) for line in LINES]
-VALUE = {c["id"]: float(c["published"]) for c in CLAIMS if c["kind"] in ("value", "uncomputable") and c["published"]}
+NUMBERS = [c for c in CLAIMS if c["published"] not in ("", "+", "-") and not c["id"].endswith("-text")]
+VALUE = {c["id"]: float(c["published"]) for c in NUMBERS}
 ENCODERS = ("supervised", "simclr", "swav")
 SETS = ("voc", "coco")
 SCORES = ("pointing-game", "top-k", "relevance-rank")
@@ -74,19 +80,65 @@ def test_every_artefact_has_a_claim_and_no_other_has():
 
 def test_fields_fit_their_kind():
     for c in CLAIMS:
-        assert c["kind"] in KINDS and c["page"] in PAGES and c["artefact"], c["id"]
-        assert re.fullmatch(r"[A-Z].*\.", c["statement"]) and len(c["statement"]) < 260, c["id"]
-        if c["kind"] in ("value", "proof") or c["published"] and c["kind"] == "uncomputable":
-            assert math.isfinite(float(c["published"])), c["id"]
-        if c["kind"] == "sign":
-            assert c["published"] in ("+", "-"), c["id"]
-        if c["kind"] in ("order", "figure"):
-            assert c["published"] == "", c["id"]
-        if c["kind"] == "proof":
-            assert float(c["published"]) == 0 and 0 <= float(c["spread"]) < 0.1, c["id"]
+        kind, number = c["kind"], c["published"] not in ("", "+", "-")
+        assert kind in KINDS and c["page"] in PAGES and c["artefact"], c["id"]
+        assert re.fullmatch(r"[A-Z].*\.", c["statement"], re.DOTALL) and len(c["statement"]) < 260, c["id"]
+        assert number or kind not in ("value", "identity"), c["id"]
+        assert not number or math.isfinite(float(c["published"])), c["id"]
+        assert c["published"] in ("+", "-") or kind != "sign", c["id"]
+        assert c["published"] == "" or kind not in ("order", "figure", "table", "equivalence"), c["id"]
+        assert c["published"] != "" or kind != "test", c["id"]
+        if kind in ("identity", "test") and number and not c["why"]:
+            assert 0 <= float(c["spread"]) <= 0.1, c["id"]
         elif c["spread"]:
-            assert c["kind"] == "value" and float(c["spread"]) >= 0, c["id"]
-        assert c["unit"] or c["kind"] in ("figure", "uncomputable"), c["id"]
+            assert kind == "value" and float(c["spread"]) >= 0, c["id"]
+        assert c["unit"] or kind in ("figure", "uncomputable"), c["id"]
+
+
+def test_tables_are_made_of_cells_and_repeats_of_their_first_measurement():
+    by_id = {c["id"]: c for c in CLAIMS}
+    tables = {c["id"] for c in CLAIMS if c["kind"] == "table"}
+    assert {c["table"] for c in CLAIMS} - {""} == tables
+    for table in tables:
+        cells = [c for c in CLAIMS if c["table"] == table]
+        places = [(c["stratum"], c["item"]) for c in cells]
+        assert len(set(places)) == len(places) and all(c["kind"] == "value" and c["item"] for c in cells), table
+        rows = [{item for where, item in places if where == stratum} for stratum in {where for where, _ in places}]
+        assert all(row == rows[0] for row in rows), table
+    for c in CLAIMS:
+        first = c["same_as"]
+        assert not first or first in by_id and not by_id[first]["same_as"], c["id"]
+        assert c["why"] or c["kind"] != "equivalence", c["id"]
+
+
+def test_no_row_says_what_no_paper_says():
+    for c in CLAIMS:
+        assert "check and its tolerance are ours" not in c["statement"] or c["kind"] == "test", c["id"]
+    ours = ("LF.P2.3.gradient-shap-rate", "LF.P2.3.ig-order", "LF.PA.3.general-map-breaks", "LF.T8.latent-size")
+    ours += ("NU.T3.nem-u-above-umt-relax", "SV.F2.best-svae-more-diverse", "ERR.7.runs-text")
+    assert {c["id"]: c["kind"] for c in CLAIMS if c["id"] in ours} == dict.fromkeys(ours, "test")
+
+
+def test_what_a_released_code_defines_otherwise_has_two_rows():
+    ids = {c["id"] for c in CLAIMS}
+    for c in CLAIMS:
+        twin = c["id"] if c["paper"] == "errata" else re.sub("-(text|released)$", "", c["id"])
+        assert twin in ids and ("by the text" in c["statement"]) + ("released code" in c["statement"]) <= 1
+        if twin != c["id"]:
+            assert any(word in c["statement"] for word in ("by the text", "released code")), c["id"]
+
+
+def test_what_the_paper_had_is_said_once_for_each_claim_and_no_line_is_idle():
+    with PATH.with_name("settings.csv").open(newline="", encoding="utf-8") as file:
+        settings = list(csv.DictReader(file))
+    patterns = [(number, pattern) for number, row in enumerate(settings) for pattern in row["claims"].split()]
+    idle = {pattern for _, pattern in patterns}
+    for c in CLAIMS:
+        if c["kind"] in ("value", "table", "order", "sign", "identity", "equivalence"):
+            hits = [(number, pattern) for number, pattern in patterns if fnmatchcase(c["id"], pattern)]
+            assert len({number for number, _ in hits}) == 1, (c["id"], hits)
+            idle -= {pattern for _, pattern in hits}
+    assert idle == set() and all(row["paper"] for row in settings)
 
 
 def test_correlations_and_shares_are_in_range():

@@ -313,11 +313,13 @@ def save(encoder, folder, pooling="mean", normalise=True):
     modules = ["Transformer", "Pooling"] + ["Normalize"] * normalise
     paths = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
     described = [{"path": paths[kind], "type": f"sentence_transformers.models.{kind}"} for kind in modules]
-    (folder / "modules.json").write_text(json.dumps(described))
+    (folder / "modules.json").write_text(json.dumps(described), encoding="utf-8")
     (folder / "1_Pooling").mkdir()
     modes = {f"pooling_mode_{kind}": kind.startswith(pooling) for kind in ("cls_token", "mean_tokens", "max_tokens")}
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": 32, **modes}))
-    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 40}))
+    (folder / "1_Pooling" / "config.json").write_text(
+        json.dumps({"word_embedding_dimension": 32, **modes}), encoding="utf-8"
+    )
+    (folder / "sentence_bert_config.json").write_text(json.dumps({"max_seq_length": 40}), encoding="utf-8")
     return folder
 
 
@@ -342,9 +344,9 @@ def test_a_folder_of_the_data_root_is_found_by_name(encoder, tmp_path):
 
 def test_refuses_a_layer_that_it_does_not_know(encoder, tmp_path):
     folder = save(encoder, tmp_path / "own")
-    described = json.loads((folder / "modules.json").read_text())
+    described = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
     described.append({"path": "2_Dense", "type": "sentence_transformers.models.Dense"})
-    (folder / "modules.json").write_text(json.dumps(described))
+    (folder / "modules.json").write_text(json.dumps(described), encoding="utf-8")
     with pytest.raises(ValueError, match="layers Dense"):
         sentences.load(str(folder))
 

@@ -188,7 +188,7 @@ def test_keeping_a_checkpoint_changes_nothing_in_the_training(tmp_path):
 
 
 def test_checkpoints_that_cannot_be_are_told_before_the_training(tmp_path):
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").touch()
     (tmp_path / "c.pt").write_bytes(b"half a file")
     torch.save({"model": {}}, tmp_path / "older.pt")
     for path, message in (

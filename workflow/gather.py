@@ -17,22 +17,19 @@ sys.path[:0] = [str(ROOT), str(ROOT / "book")]
 from chapter import write  # noqa: E402
 
 from lfx_utils import measures  # noqa: E402
-from lfx_utils.chapters import ledger  # noqa: E402
+from lfx_utils.chapters import judgement  # noqa: E402
 
 GROUP = ["id", "chapter", "part", "profile", "dataset", "stand_in"]
-KEPT = ["value", "low", "high", "verdict"]
+KEPT = ["value", "low", "high"]
 
 
 def over_seeds(group: pd.DataFrame) -> pd.Series:
     """One line for the records of a claim that differ in their seed only."""
-    ours = group.iloc[0][KEPT]
+    ours = group.iloc[0][KEPT].where(group.iloc[0][KEPT].notna(), None)
     if len(group) > 1 and group["value"].notna().all():
-        claim = ledger.published().loc[group["id"].iloc[0]]
-        value, low, high = measures.mean_interval(group["value"])
-        real = not group["stand_in"].iloc[0] and group["dataset"].iloc[0] not in ledger.STAND_INS
-        full = group["profile"].iloc[0] == "paper" and claim.paper != "errata"
-        said = ledger.verdict(claim.kind, claim.published, claim.spread, value, (low, high), real=real, full=full)
-        ours = pd.Series([value, low, high, said], index=KEPT)
+        ours[KEPT] = measures.mean_interval(group["value"])
+    row = group.iloc[0].to_dict() | ours.to_dict() | {"runs": len(group)}
+    ours["verdict"] = judgement.judge({row["id"]: row})[row["id"]].verdict
     return pd.concat([group.iloc[0][GROUP], ours, pd.Series({"runs": len(group), "seconds": group["seconds"].sum()})])
 
 

@@ -52,7 +52,6 @@ def claims(summary: pd.DataFrame) -> HTML:
     Args:
         summary: from `lfx_utils.chapters.ledger.summary`.
     """
-    marks = {"reproduced": "✓", "reproduced in kind": "≈", "contradicted": "✗", "drawn": "▣"}
     cards = []
     for row in summary.to_dict("records"):
         cell = {name: html.escape(str(value)) for name, value in row.items()}
@@ -63,7 +62,7 @@ def claims(summary: pd.DataFrame) -> HTML:
         scale = f"<br>in a larger run: <b>{cell['larger run']}</b>" if isinstance(row.get("larger run"), str) else ""
         cards.append(
             f'<div class="lfx-claim" style="border-left:3px solid #888;margin:.6em 0;padding:.1em .8em">'
-            f"<b>{marks.get(row['verdict'], '?')} {cell['verdict']}</b> <code>{cell['claim']}</code><br>"
+            f"<b>{cell['verdict']}</b> <code>{cell['claim']}</code><br>"
             f"{cell['statement']}<br>{numbers}{where}{scale}</div>"
         )
     if len(cards) <= 50:

@@ -1,28 +1,39 @@
 """The scorecard: every published claim beside what the chapters recorded, as a table for readers and for machines."""
 
 import html
-import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from lfx_utils.chapters.ledger import DATA, VERDICTS, published, show
+from lfx_utils.chapters import judgement
+from lfx_utils.chapters.claims import DATA, published, stands_in
+from lfx_utils.chapters.ledger import read, show, wording
+from lfx_utils.chapters.verdicts import ABSENT, PENDING, VERDICTS
 
-MISSING = "not run"
-MARKS = {"reproduced": "✓", "reproduced in kind": "≈", "contradicted": "✗", "drawn": "▣", MISSING: "·"}
-COLUMNS = ("paper", "row", "kind", "statement", "published", "spread", "unit", "page")
+PAPERS = {
+    "LF": "Label-Free Explainability for Unsupervised Models",
+    "RE": "[Re] Label-Free Explainability (the reproduction of the former)",
+    "RX": "RELAX: Representation Learning Explainability",
+    "NU": "Finding NEM-U",
+    "SV": "Learning invariances with a supervised VAE",
+    "errata": "errata, measured by this edition",
+}
+GROUPS = {"table": "tables, by the order of their rows", "value": "single numbers", "uncomputable": "single numbers"}
+COLUMNS = ("paper", "row", "kind", "statement", "published", "spread", "unit", "page", "table", "same_as")
+NUMBERS = ("value", "low", "high")
 RECORDED = (
-    "value", "low", "high", "verdict", "profile", "dataset", "stand_in", "provenance", "seed", "seconds", "device",
-    "cell", "note", "recorded",
+    *NUMBERS, "verdict", "basis", "profile", "dataset", "stand_in", "provenance", "seed", "seconds", "device", "cell",
+    "note", "recorded",
 )  # fmt: skip
 
 
 def collect(folder: Path) -> pd.DataFrame:
     """Return all claims, one row each, indexed by claim id, with the record of this run and that of a larger one.
 
-    A claim that no chapter recorded has the verdict "not run". `larger_value`, `larger_low`, `larger_high`,
-    `larger_verdict` and `larger_profile` come from the long runs kept in `data/results`, and are missing where there
-    was none.
+    `verdict` and `basis` judge this run, `larger_verdict` and `larger_basis` the long run kept in `data/results`, and
+    `headline` is the verdict of the larger of the two. `counted` says whether a headline counts the claim. The value
+    of a table is its rho.
 
     Args:
         folder: holds one file of records a chapter, as `session.out` does.
@@ -33,19 +44,81 @@ def collect(folder: Path) -> pd.DataFrame:
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder of records at {folder}.")
     frame = published()[list(COLUMNS)].copy()
-    ours, large = _records(folder), _records(DATA / "results")
+    ours, large = judged(folder), judged(DATA / "results")
     for name in RECORDED:
         frame[name] = [ours.get(claim, {}).get(name) for claim in frame.index]
-    frame["verdict"] = frame["verdict"].fillna(MISSING)
-    for name in ("value", "low", "high", "verdict", "profile"):
+    unseen = frame["verdict"].isna()
+    for name, at in (("verdict", 0), ("basis", 1)):
+        frame[name] = frame[name].where(~unseen, [judgement.missing(claim)[at] for claim in frame.index])
+    for name in (*NUMBERS, "verdict", "basis", "profile", "dataset", "stand_in", "note"):
         frame[f"larger_{name}"] = [large.get(claim, {}).get(name) for claim in frame.index]
+    kept = frame["larger_verdict"].notna() & (frame["larger_verdict"].ne(ABSENT) | frame["verdict"].eq(PENDING))
+    frame["larger"] = kept & ~(frame["profile"].eq("paper") & frame["verdict"].ne(ABSENT))
+    frame["headline"] = frame["verdict"].where(~frame["larger"], frame["larger_verdict"])
+    frame["counted"] = judgement.counted()
     return frame
 
 
-def counts(frame: pd.DataFrame, by: str = "paper") -> pd.DataFrame:
+def judged(folder: Path) -> dict[str, dict]:
+    """Return a run's records with their verdicts, and for each table a record that its cells make."""
+    rows: dict[str, dict] = {}
+    for path in sorted(folder.glob("*.json")):
+        rows |= read(path)
+    said, table = judgement.judge(rows), published().table
+    for claim, each in said.items():
+        if claim not in rows:  # a table
+            cells = [rows[cell] for cell in table.index[table == claim] if cell in rows]
+            row = cells[0] | {"id": claim, "note": "", "low": None, "high": None}
+            rows[claim] = row | {"value": None if np.isnan(each.rho) else each.rho}
+    return {
+        claim: rows[claim] | {"verdict": each.verdict, "basis": each.basis, "stand_in": apart(rows[claim])}
+        for claim, each in said.items()
+    }
+
+
+def apart(row: dict) -> str:
+    """Say what stands in for the paper's in a record that compares with the paper."""
+    return stands_in(row) if published().kind[row["id"]] in judgement.CLAIMS else row["stand_in"]
+
+
+def counts(frame: pd.DataFrame, by: str = "paper", verdict: str = "headline") -> pd.DataFrame:
     """Count the verdicts of `collect`'s rows: one row a paper (or page), one column a verdict that occurs."""
-    table = pd.crosstab(frame[by], frame["verdict"])
-    return table[[name for name in (*VERDICTS, MISSING) if name in table]].rename_axis(index=None, columns=None)
+    table = pd.crosstab(frame[by], frame[verdict])
+    return table[[name for name in VERDICTS if name in table]].rename_axis(index=None, columns=None)
+
+
+def headline(frame: pd.DataFrame, verdict: str = "headline") -> pd.DataFrame:
+    """Count what papers claim, each measurement once: tables, statements with a direction, single numbers."""
+    claims = frame[frame["counted"]]
+    groups = claims["kind"].map(GROUPS).fillna("orders, signs and identities").rename("claims")
+    return counts(claims.assign(claims=groups), "claims", verdict)
+
+
+def against(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the claims of the papers that came out the other way in the largest run at hand."""
+    wrong = frame["headline"].str.match("fails|reversed|differs")
+    return frame[wrong & frame["counted"]]
+
+
+def cards(frame: pd.DataFrame) -> str:
+    """Return a card for each row: what the paper says, what came out, and on what."""
+    return "".join(card(claim, row) for claim, row in frame.iterrows())
+
+
+def card(claim: str, row: pd.Series) -> str:
+    """Return one claim as a card in HTML."""
+    prefix = "larger_" if row["larger"] else ""
+    text = {name: "" if pd.isna(value) else html.escape(str(value)) for name, value in row.items()}
+    basis = text[f"{prefix}basis"] if row["kind"] in ("table", "value") else ""
+    ours = basis if row["kind"] == "table" else number(row, prefix) + (f" ({basis})" if basis else "")
+    on = "; ".join(filter(None, (text[f"{prefix}dataset"], text[f"{prefix}stand_in"])))
+    note = f"<br>{text[f'{prefix}note']}" if text[f"{prefix}note"] else ""
+    return (
+        f'<div class="lfx-claim" style="border-left:3px solid #888;margin:.6em 0;padding:.1em .8em">'
+        f"<b>{text['headline']}</b>: {text['statement']}<br>{html.escape(PAPERS[row['paper']])}: "
+        f"<b>{html.escape(wording(published().loc[claim]))}</b> · ours: <b>{ours}</b>"
+        f"{f' · on {on}' if on else ''}{note}<br>{link(claim, row)}</div>"
+    )
 
 
 def save(frame: pd.DataFrame, folder: Path) -> tuple[Path, Path]:
@@ -60,10 +133,13 @@ def save(frame: pd.DataFrame, folder: Path) -> tuple[Path, Path]:
 def page(frame: pd.DataFrame) -> str:
     """Return the scorecard as a table in HTML that a reader can search and filter, without kernel or network."""
     options = {name: sorted(set(frame[name])) for name in ("paper", "page")}
-    options["verdict"] = [name for name in (*VERDICTS, MISSING) if name in set(frame["verdict"])]
+    options["verdict"] = [name for name in VERDICTS if name in set(frame["headline"])]
     menus = "".join(
         f'<label>{name} <select data-column="{name}"><option value="">all</option>'
-        + "".join(f"<option>{html.escape(option)}</option>" for option in options[name])
+        + "".join(
+            f'<option value="{html.escape(option)}">{html.escape(PAPERS.get(option, option))}</option>'
+            for option in options[name]
+        )
         + "</select></label>"
         for name in ("paper", "page", "verdict")
     )
@@ -72,38 +148,40 @@ def page(frame: pd.DataFrame) -> str:
 <form onsubmit="return false"><label>search <input type="search" placeholder="words of a claim"></label>{menus}
 <output aria-live="polite">{len(frame)} of {len(frame)} claims</output></form>
 <div class="lfx-scroll" tabindex="0" role="region" aria-label="The scorecard, a wide table that scrolls">
-<table><thead><tr><th>verdict</th><th>claim</th><th>published</th><th>ours</th><th>larger run</th><th>run</th></tr>
+<table><thead><tr><th>verdict</th><th>claim</th><th>published</th><th>this run</th><th>larger run</th><th>on</th></tr>
 </thead><tbody>{body}</tbody></table></div></div>{SCRIPT}"""
 
 
-def _records(folder: Path) -> dict[str, dict]:
-    return {
-        row["id"]: row for path in sorted(folder.glob("*.json")) for row in json.loads(path.read_text(encoding="utf-8"))
-    }
+def link(claim: str, row: pd.Series) -> str:
+    """Return a claim's id as a link to the cell that recorded it, or to its chapter."""
+    where = f"{row['page']}.html" + ("" if pd.isna(row["cell"]) else f"#cell-{row['cell']:.0f}")
+    return f'<a href="{where}"><code>{html.escape(claim)}</code></a>'
+
+
+def number(row: pd.Series, prefix: str = "") -> str:
+    """Return a row's number with its interval."""
+    return show(*(None if pd.isna(row[f"{prefix}{name}"]) else row[f"{prefix}{name}"] for name in NUMBERS))
 
 
 def _row(claim: str, row: pd.Series) -> str:
     text = {name: "" if pd.isna(value) else html.escape(str(value)) for name, value in row.items()}
-    where = f"{text['page']}.html" + (f"#cell-{row['cell']:.0f}" if text["cell"] else "")
-    number = " ± ".join(filter(None, (text["published"], text["spread"])))
-    expected = number if text["kind"] == "value" else text["kind"]
-    run = ", ".join(filter(None, (text["profile"], text["dataset"], text["stand_in"])))
-    run += f", seed {row['seed']:.0f}, {row['seconds']:.0f} s" if text["profile"] else ""
-    large = "{}, {} ({})".format(_number(row, "larger_"), text["larger_verdict"], text["larger_profile"])
-    large = large if text["larger_verdict"] else ""
     unit = f" {text['unit']}" if text["kind"] == "value" else ""
+    runs = []
+    for prefix in ("", "larger_"):
+        own = number(row, prefix) if text[f"{prefix}value"] else ""
+        basis = f"<br>{text[f'{prefix}basis']}" if text[f"{prefix}basis"] and text["kind"] in ("table", "value") else ""
+        said = f"<br>{text[f'{prefix}verdict']}" if text[f"{prefix}verdict"] else ""
+        profile = f" ({text[f'{prefix}profile']})" if text[f"{prefix}profile"] else ""
+        runs.append(f"<td>{own}{said}{profile}{basis}</td>")
+    prefix = "larger_" if row["larger"] else ""
+    on = "; ".join(filter(None, (text[f"{prefix}dataset"], text[f"{prefix}stand_in"])))
+    note = text[f"{prefix}note"] or text[f"{prefix}basis"]
     return (
-        f'<tr data-paper="{text["paper"]}" data-page="{text["page"]}" data-verdict="{text["verdict"]}">'
-        f"<td>{MARKS.get(text['verdict'], '?')} {text['verdict']}</td>"
-        f'<td><a href="{where}"><code>{html.escape(claim)}</code></a><br>{text["statement"]}</td>'
-        f"<td>{expected}{unit}</td><td>{_number(row) if text['value'] else ''}</td><td>{large}</td>"
-        f"<td>{run}<br>{text['note']}</td></tr>"
+        f'<tr data-paper="{text["paper"]}" data-page="{text["page"]}" data-verdict="{text["headline"]}">'
+        f"<td>{text['headline']}</td><td>{link(claim, row)}<br>{text['statement']}</td>"
+        f"<td>{html.escape(wording(published().loc[claim]))}{unit}</td>{''.join(runs)}"
+        f"<td>{on}<br>{note}</td></tr>"
     )
-
-
-def _number(row: pd.Series, prefix: str = "") -> str:
-    value, low, high = (row[f"{prefix}{name}"] for name in ("value", "low", "high"))
-    return show(None if pd.isna(value) else value, None if pd.isna(low) else low, None if pd.isna(high) else high)
 
 
 SCRIPT = """<script>

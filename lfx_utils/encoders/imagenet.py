@@ -139,7 +139,9 @@ def make(path: Path, folder: Path = shipped.CHECKPOINTS, root: Path | None = Non
         "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest(),
         "licence": f"Apache-2.0, see {NAME}.LICENSE; ImageNet's photographs are their owners'.",
     }  # fmt: skip
-    checkpoint.with_suffix(".json").write_text(json.dumps(_rounded(card), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    checkpoint.with_suffix(".json").write_text(
+        json.dumps(_rounded(card), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     return card
 
 

@@ -1,0 +1,47 @@
+"""What the papers claim, what they measured it on, and what stands in for that in a record."""
+
+import functools
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pandas as pd
+
+DATA = Path(__file__).resolve().parents[2] / "data"
+
+
+@functools.cache
+def published() -> pd.DataFrame:
+    """The papers' claims, one row each, indexed by claim id; columns as in `data/published/README.md`.
+
+    Raises:
+        FileNotFoundError: the table is not beside the package, as after a plain wheel install.
+    """
+    path = DATA / "published" / "claims.csv"
+    if not path.exists():
+        raise FileNotFoundError(
+            f"The table of published claims is missing at {path}; work from a clone of the repository."
+        )
+    return pd.read_csv(path, index_col="id", dtype=str, keep_default_na=False)
+
+
+@functools.cache
+def settings() -> dict[str, dict[str, str]]:
+    """By claim id, what the paper measured it on (`data`, `paper`) and what stands in here (`ours`, `smaller`)."""
+    table = pd.read_csv(DATA / "published" / "settings.csv", dtype=str, keep_default_na=False).to_dict("records")
+    patterns = [(pattern, row) for row in table for pattern in row["claims"].split()]
+    return {
+        claim: next((row for pattern, row in patterns if fnmatchcase(claim, pattern)), {})
+        for claim in published().index
+    }
+
+
+def stands_in(row: dict) -> str:
+    """Say what stands in for the paper's in a record: as it says itself, and as `settings` says of its claim.
+
+    A chapter that forgets to name a stand-in is corrected by the table, so that silence never counts as the paper's.
+    """
+    setting = settings()[row["id"]]
+    named = row["stand_in"] or setting.get("ours", "") or (row["profile"] != "paper" and setting.get("smaller", ""))
+    data = setting.get("data", "").split()
+    other = f"{row['dataset'] or 'unnamed data'} for {' or '.join(data)}" if data and row["dataset"] not in data else ""
+    return "; ".join(filter(None, (named, other)))
