@@ -11,7 +11,19 @@ from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from lfx_utils.examples import contrastive, dknn, influence, represent, similarity_rates, simplex, top, tracin
+from lfx_utils.examples import (
+    contrastive,
+    curvature,
+    dknn,
+    influence,
+    represent,
+    similarity_rates,
+    simplex,
+    top,
+    tracin,
+)
+from lfx_utils.examples.curvature import gauss_newton_product
+from lfx_utils.examples.problem import problem
 from lfx_utils.models.autoencoders import Autoencoder, mnist_autoencoder
 from lfx_utils.models.sequences import WindowTransformer, ecg_autoencoder
 from lfx_utils.models.simclr import augment, projected, small_encoder
@@ -444,6 +456,18 @@ def test_direct_agrees_with_conjugate_gradients(make, draws):
 
 
 @MODELS
+def test_gauss_newton_products_agree_whether_formed_or_not(make, monkeypatch):
+    model, x = make()
+    model, x, found = model.double(), x.double(), []
+    for held in (curvature.HELD, 0):
+        monkeypatch.setattr(curvature, "HELD", held)
+        with problem(model, denoising, "encoder", x[0]) as setting:
+            size = sum(parameter.numel() for parameter in model.encoder.parameters())
+            found.append(gauss_newton_product(setting, x[:5], 2, 3)(rand(3, size)))
+    close(*found, 1e-9)
+
+
+@MODELS
 def test_hessian_products_against_finite_differences(make):
     """With a damping far above the curvature, (H + λI)⁻¹ g ≈ g/λ − Hg/λ², whose Hg finite differences give."""
     model, x = make()
@@ -599,12 +623,12 @@ def test_direct_wherever_the_loss_meets_a_weight(name, train_size):
         decoded = h @ model.encoder[0].weight if name == "transposed" else model.decoder(h)
         return (decoded - x).square().mean()
 
-    flat, curvature = torch.cat([w.detach().flatten() for w in weights.values()]), 0
+    flat, matrix = torch.cat([w.detach().flatten() for w in weights.values()]), 0
     for row in train:
         slopes = torch.func.jacrev(latent)(flat, row)
-        curvature = curvature + slopes.T @ torch.func.hessian(behind)(latent(flat, row), row) @ slopes / train_size
+        matrix = matrix + slopes.T @ torch.func.hessian(behind)(latent(flat, row), row) @ slopes / train_size
     left, right = (gradients_one_by_one(model, loss, each) for each in (test, train))
-    expected = left @ torch.linalg.solve(curvature + 0.1 * torch.eye(len(flat)), right.T) / train_size
+    expected = left @ torch.linalg.solve(matrix + 0.1 * torch.eye(len(flat)), right.T) / train_size
     close(influence(model, loss, test, train, damping=0.1), expected, 1e-6)
     close(influence(model, loss, test, train, damping=0.1, solver="cg", tolerance=1e-12), expected, 1e-6)
 

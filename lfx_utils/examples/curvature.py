@@ -12,6 +12,8 @@ from lfx_utils.examples.problem import Problem
 from lfx_utils.examples.recurrent import written_out
 
 Product = Callable[[Tensor], Tensor]
+# Numbers of a matrix that is formed once rather than multiplied with through the encoder: 512 MB in float32.
+HELD = 2**27
 
 
 def jacobian(setting: Problem, examples: Tensor, draws: int, seed: int, size: int, outer: bool = True) -> Rows:
@@ -92,11 +94,11 @@ def gauss_newton_product(setting: Problem, examples: Tensor, draws: int, seed: i
     """
     parameters = sum(tensor.numel() for tensor in setting.parameters().values())
     latents = sum(shape.numel() for shape in setting.shapes)
-    directions, held = draws * len(examples) * latents, 2**27
-    if parameters <= directions and parameters**2 <= held:
+    directions = draws * len(examples) * latents
+    if parameters <= directions and parameters**2 <= HELD:
         matrix = gauss_newton_matrix(setting, examples, draws, seed).to(examples.dtype)
         return lambda vectors: vectors @ matrix
-    if directions * parameters <= held:
+    if directions * parameters <= HELD:
         dense = jacobian(setting, examples, draws, seed, latents, outer=False).dense
         bend = torch.cat([behind(setting, examples, seed + draw)[1] for draw in range(draws)]) / (draws * len(examples))
 
