@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 
 import pytest
 import torch
@@ -10,7 +11,19 @@ from sklearn.metrics.pairwise import polynomial_kernel, rbf_kernel
 from sklearn.neighbors import NearestNeighbors
 from torch import nn
 
-from lfx_utils.examples import contrastive, dknn, influence, represent, similarity_rates, simplex, top, tracin
+from lfx_utils.examples import (
+    contrastive,
+    curvature,
+    dknn,
+    influence,
+    represent,
+    similarity_rates,
+    simplex,
+    top,
+    tracin,
+)
+from lfx_utils.examples.curvature import gauss_newton_product
+from lfx_utils.examples.problem import problem
 from lfx_utils.models.autoencoders import Autoencoder, mnist_autoencoder
 from lfx_utils.models.sequences import WindowTransformer, ecg_autoencoder
 from lfx_utils.models.simclr import augment, projected, small_encoder
@@ -443,6 +456,18 @@ def test_direct_agrees_with_conjugate_gradients(make, draws):
 
 
 @MODELS
+def test_gauss_newton_products_agree_whether_formed_or_not(make, monkeypatch):
+    model, x = make()
+    model, x, found = model.double(), x.double(), []
+    for held in (curvature.HELD, 0):
+        monkeypatch.setattr(curvature, "HELD", held)
+        with problem(model, denoising, "encoder", x[0]) as setting:
+            size = sum(parameter.numel() for parameter in model.encoder.parameters())
+            found.append(gauss_newton_product(setting, x[:5], 2, 3)(rand(3, size)))
+    close(*found, 1e-9)
+
+
+@MODELS
 def test_hessian_products_against_finite_differences(make):
     """With a damping far above the curvature, (H + λI)⁻¹ g ≈ g/λ − Hg/λ², whose Hg finite differences give."""
     model, x = make()
@@ -510,6 +535,307 @@ def test_influence_says_what_it_cannot_solve():
     ):
         with pytest.raises(ValueError, match=words):
             call()
+
+
+# --- weights that the loss meets outside their layer
+# ----------------------------------------------------------------
+
+
+class Transposed(nn.Module):
+    """The decoder is the encoder's weight, transposed."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(6, 3))
+
+    def forward(self, x):
+        return self.encoder(x) @ self.encoder[0].weight
+
+
+def with_hook(model):
+    model.encoder[0].register_forward_hook(lambda module, inputs, output: 2 * output)
+    return model
+
+
+def normalised(model):
+    nn.utils.parametrizations.weight_norm(model.encoder[0])
+    return model
+
+
+def hinge(model, x):
+    """A penalty that is zero for some weights and not for others."""
+    return mse(model, x) + sum((weight.abs() - 0.3).clamp_min(0).sum() for weight in model.encoder.parameters())
+
+
+def plain():
+    return Autoencoder(nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 3)), nn.Linear(3, 6))
+
+
+def twice():
+    layer = nn.Linear(6, 6)
+    return Autoencoder(nn.Sequential(layer, nn.Tanh(), layer), nn.Linear(6, 6))
+
+
+ELSEWHERE = {
+    "transposed": (Transposed, mse),
+    "penalty": (plain, hinge),
+    "hook": (lambda: with_hook(plain()), mse),
+    "weight norm": (lambda: normalised(plain()), mse),
+    "called twice": (twice, mse),
+    "functional": (plain, lambda m, x: mse(m, x) + nn.functional.linear(x, m.encoder[0].weight.abs()).var()),
+    "half detached": (plain, lambda m, x: mse(m, x) + (m.encoder[0](x).detach() - x @ m.encoder[0].weight).var()),
+    "two views": (plain, lambda m, x: (m.encoder(x) - m.encoder(x.flip(1))).square().mean() + mse(m, x)),
+}
+
+
+@pytest.mark.parametrize("make, loss", ELSEWHERE.values(), ids=ELSEWHERE)
+def test_tracin_wherever_the_loss_meets_a_weight(make, loss):
+    torch.manual_seed(0)
+    model, x = make().double().eval(), rand(9, 6)
+    states = [copy.deepcopy(model.state_dict())]
+    states.append({name: 3 * tensor for name, tensor in states[0].items()})
+    expected = 0
+    for state in states:
+        model.load_state_dict(state)
+        rows = gradients_one_by_one(model, loss, x)
+        expected = expected + rows[:3] @ rows[3:].T
+    parameters = list(model.parameters())
+    close(tracin(model, loss, [(state, 1.0) for state in states], x[:3], x[3:]), expected, 1e-10)
+    assert all(one is other for one, other in zip(model.parameters(), parameters, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:The loss uses weights")
+@pytest.mark.parametrize("name", ["transposed", "hook", "weight norm", "called twice", "penalty"])
+@pytest.mark.parametrize("train_size", [2, 40])
+def test_direct_wherever_the_loss_meets_a_weight(name, train_size):
+    """Against the definition: plain gradients, and JᵀBJ from autograd's Jacobian and Hessian."""
+    torch.manual_seed(0)
+    make, loss = ELSEWHERE[name]
+    model, test, train = make().double().eval(), rand(3, 6), rand(train_size, 6, seed=1)
+    weights = dict(model.encoder.named_parameters())
+
+    def latent(flat, x):
+        parts = flat.split([w.numel() for w in weights.values()])
+        state = {key: part.view_as(w) for (key, w), part in zip(weights.items(), parts, strict=True)}
+        return torch.func.functional_call(model.encoder, state, (x[None],), tie_weights=False)[0]
+
+    def behind(h, x):
+        decoded = h @ model.encoder[0].weight if name == "transposed" else model.decoder(h)
+        return (decoded - x).square().mean()
+
+    flat, matrix = torch.cat([w.detach().flatten() for w in weights.values()]), 0
+    for row in train:
+        slopes = torch.func.jacrev(latent)(flat, row)
+        matrix = matrix + slopes.T @ torch.func.hessian(behind)(latent(flat, row), row) @ slopes / train_size
+    left, right = (gradients_one_by_one(model, loss, each) for each in (test, train))
+    expected = left @ torch.linalg.solve(matrix + 0.1 * torch.eye(len(flat)), right.T) / train_size
+    close(influence(model, loss, test, train, damping=0.1), expected, 1e-6)
+    close(influence(model, loss, test, train, damping=0.1, solver="cg", tolerance=1e-12), expected, 1e-6)
+
+
+def test_gauss_newton_says_what_it_leaves_out():
+    model, x = Transposed().eval(), torch.rand(5, 6)
+    with pytest.warns(UserWarning, match=r"outside the encoder.*encoder\.0\.weight"):
+        influence(model, mse, x[:2], x[2:])
+
+
+CONVOLUTIONS = {
+    "strided": nn.Conv2d(2, 6, 3, stride=2, padding=1),
+    "dilated": nn.Conv2d(2, 6, (3, 2), dilation=(2, 1), bias=False),
+    "grouped": nn.Conv2d(2, 6, 3, groups=2),
+    "padded by name": nn.Conv2d(2, 6, 3, padding="same"),
+    "padded in circles": nn.Conv2d(2, 6, 3, padding=1, padding_mode="circular"),
+    "of one position": nn.Conv2d(2, 6, 8),
+}
+
+
+@pytest.mark.parametrize("layer", CONVOLUTIONS.values(), ids=CONVOLUTIONS)
+def test_tracin_of_convolutions(layer):
+    torch.manual_seed(0)
+    encoder = nn.Sequential(layer, nn.Tanh(), nn.Flatten(), nn.LazyLinear(3))
+    model, x = Autoencoder(encoder, nn.Sequential(nn.Linear(3, 128), nn.Unflatten(1, (2, 8, 8)))), rand(7, 2, 8, 8)
+    encoder(x.float())
+    model = model.double().eval()
+    rows = gradients_one_by_one(model, mse, x)
+    close(tracin(model, mse, [(model.state_dict(), 1.0)], x[:3], x[3:]), rows[:3] @ rows[3:].T, 1e-10)
+
+
+@pytest.mark.parametrize("method", ["tracin", "influence"])
+def test_parameters_that_training_held_fixed_carry_no_influence(method):
+    torch.manual_seed(0)
+    model, x = plain().double().eval(), rand(9, 6)
+
+    def scores(model):
+        if method == "tracin":
+            return tracin(model, mse, [(model.state_dict(), 1.0)], x[:3], x[3:])
+        return influence(model, mse, x[:3], x[3:])
+
+    everything = scores(model)
+    model.encoder[0].requires_grad_(False)
+    head = Autoencoder(model.encoder[2], model.decoder)
+    z = model.encoder[:2](x).detach()
+    alone = Autoencoder(nn.Sequential(model.encoder[:2], head.encoder), model.decoder).eval()
+    found = scores(model)
+    assert (found - everything).abs().max() > 1e-3 * everything.abs().max()
+    if method == "tracin":
+        slopes = [
+            torch.autograd.grad((head(z[i : i + 1]) - x[i : i + 1]).square().mean(), list(head.encoder.parameters()))
+            for i in range(9)
+        ]
+        rows = torch.stack([torch.cat([part.flatten() for part in each]) for each in slopes])
+        close(found, rows[:3] @ rows[3:].T, 1e-10)
+    else:
+        close(found, influence(alone, mse, x[:3], x[3:], part="encoder.1"), 1e-10)
+    model.requires_grad_(False)
+    close(scores(model), everything, 1e-10)
+
+
+# --- half precision, copies, refusals before the work
+# -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened(dtype):
+    model, x = convolutional()
+    half, y = copy.deepcopy(model).to(dtype), x.to(dtype)
+    wide, z = copy.deepcopy(half).float(), y.float()
+    for inputs in (y, z):
+        h = represent(half.encoder, inputs)
+        assert h.dtype == torch.float32
+        close(h, represent(wide.encoder, z), 0.05)
+    a, b = rand(4, 20).to(dtype), rand(30, 20, seed=1).to(dtype)
+    for method in (
+        dknn,
+        lambda a, b: dknn(a, b, 3),
+        lambda a, b: dknn(a, b, kernel="rbf"),
+        lambda a, b: dknn(a, b, 3, "polynomial"),
+        simplex,
+        lambda a, b: simplex(a, b, solver="adam", epochs=20),
+    ):
+        assert torch.equal(method(a, b), method(a.float(), b.float()))
+        assert method(a, b.float()).dtype == torch.float32
+    close(
+        tracin(half, mse, [(half.state_dict(), 1.0)], y[:2], y[2:6]),
+        tracin(wide, mse, [(wide.state_dict(), 1.0)], z[:2], z[2:6]),
+        1e-6,
+    )
+    close(influence(half, mse, y[:2], y[2:6]), influence(wide, mse, z[:2], z[2:6]), 1e-5)
+    assert all(parameter.dtype == dtype for parameter in half.parameters())
+    scores = rand(3, 8).to(dtype)
+    assert torch.equal(top(scores, 3)[0], top(scores.float(), 3)[0])
+    labels = torch.arange(8) % 3
+    assert torch.equal(
+        similarity_rates(scores, labels[:3], labels, (2,))[0],
+        similarity_rates(scores.float(), labels[:3], labels, (2,))[0],
+    )
+
+
+class InPlace(nn.Module):
+    """An encoder that normalises its input in place and counts its calls in a buffer."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 3)
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x):
+        self.calls += 1
+        return self.layer(x.sub_(0.5).mul_(4))
+
+
+def test_encoders_that_work_in_place_change_nothing():
+    torch.manual_seed(0)
+    model, x = Autoencoder(InPlace(), nn.Linear(3, 6)).eval(), torch.rand(8, 6)
+    kept, state = x.clone(), copy.deepcopy(model.state_dict())
+    represent(model.encoder, x)
+    assert torch.equal(x, kept)
+    model.load_state_dict(state)
+    checkpoint = copy.deepcopy(state)
+    rows = gradients_one_by_one(model, mse, x.clone())
+    model.load_state_dict(state)
+    close(tracin(model, mse, [(checkpoint, 1.0)], x[:2], x[2:]), rows[:2] @ rows[2:].T, 1e-5)
+    influence(model, mse, x[:2], x[2:], damping=0.1)
+    assert torch.equal(x, kept)
+    for found in (checkpoint, model.state_dict()):
+        assert all(torch.equal(found[name], tensor) for name, tensor in state.items())
+
+
+def test_influence_refuses_before_the_work():
+    seen = []
+
+    def counted(model, x):
+        seen.append(len(x))
+        return mse(model, x)
+
+    model = nn.Sequential(nn.Linear(200, 100), nn.Linear(100, 200)).eval()
+    with pytest.raises(ValueError, match=r"20,000 unknowns, the smaller of 40,300 parameters and of 100 training"):
+        influence(model, counted, torch.rand(2, 200), torch.rand(100, 200), part="")
+    assert seen == [1]
+
+
+def test_tracin_holds_no_more_gradients_than_memory_allows(monkeypatch):
+    module, held = sys.modules["lfx_utils.examples.tracin"], []
+    original = module.loss_gradients
+
+    def counted(setting, examples, **options):
+        held.append(len(examples))
+        return original(setting, examples, **options)
+
+    monkeypatch.setattr(module, "loss_gradients", counted)
+    torch.manual_seed(0)
+    model, x = plain().eval(), torch.rand(60, 6)
+    state = [(model.state_dict(), 1.0)]
+    full = tracin(model, mse, state, x[:25], x[25:])
+    assert max(held) == 35 and len(held) == 2
+    held.clear()
+    # An encoder of 63 parameters, whose layers' rows take 24 numbers more.
+    few = tracin(model, mse, state, x[:25], x[25:], memory=40 * 4 * 90 / 2**20)
+    assert max(held) <= 20 and sum(held) > 60
+    close(few, full, 1e-5)
+
+
+def test_checkpoints_are_pairs():
+    model, x = convolutional()
+    state = model.state_dict()
+    broken = {**state, "encoder.0.bias": torch.full_like(state["encoder.0.bias"], math.nan)}
+    for error, checkpoints, words in (
+        (TypeError, [state], r"pair \(state dict of the model, learning rate\), got OrderedDict at checkpoints\[0\]"),
+        (TypeError, state, "checkpoints must be a list of pairs"),
+        (TypeError, (state, 0.1), "got OrderedDict at checkpoints"),
+        (TypeError, [(0.1, state)], "pair"),
+        (ValueError, [(state, math.nan)], r"learning rate of checkpoints\[0\] must be a finite number"),
+        (ValueError, [(state, None)], "must be a finite number"),
+        (ValueError, [(state, 0.1), (broken, 0.1)], "Checkpoint 1 holds NaN or infinite values in encoder.0.bias"),
+    ):
+        with pytest.raises(error, match=words):
+            tracin(model, mse, checkpoints, x[:2], x[2:])
+
+
+@pytest.mark.parametrize("size", [3, 40])
+def test_neighbours_of_near_duplicates_are_exact(size):
+    """A product of matrices alone would lose these distances; clusters larger than the shortlist are found, too."""
+    train = torch.randn(400, size, generator=torch.Generator().manual_seed(0)) + 3
+    train[100:200] = train[0] + 1e-4 * torch.randn(100, size, generator=torch.Generator().manual_seed(1))
+    train[200:300] = train[1]
+    test = torch.cat([train[:20] + 1e-4, train[150:160]])
+    exact = (test[:, None].double() - train[None].double()).norm(dim=2)
+    expected = exact.sort(dim=1).values[:, :5]
+    scores = dknn(test, train, 5)
+    assert (scores > 0).sum(1).tolist() == [5] * 30
+    found = (1 / scores.topk(5).values.double()).clamp_min(1e-5)
+    torch.testing.assert_close(found, expected.clamp_min(1e-5), rtol=2e-3, atol=1e-6)
+    assert dknn(test[1:2], train, 5).nonzero()[:, 1].tolist() == [1, 200, 201, 202, 203]
+    everything = dknn(test, train)
+    torch.testing.assert_close(everything.gather(1, scores.topk(5).indices), scores.topk(5).values)
+    far = exact > 1
+    torch.testing.assert_close(1 / everything[far].double(), exact[far], rtol=1e-5, atol=0)
+
+
+def test_top_breaks_ties_by_the_lower_index():
+    scores = torch.randint(4, (50, 300), generator=torch.Generator().manual_seed(0)).float()
+    for k in (1, 7, 299, 300):
+        assert torch.equal(top(scores, k)[0], scores.argsort(dim=1, descending=True, stable=True)[:, :k])
+        assert torch.equal(top(scores, k)[1], scores.argsort(dim=1, stable=True)[:, :k])
 
 
 # --- both loss-based methods

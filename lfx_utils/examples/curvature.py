@@ -12,9 +12,11 @@ from lfx_utils.examples.problem import Problem
 from lfx_utils.examples.recurrent import written_out
 
 Product = Callable[[Tensor], Tensor]
+# Numbers of a matrix that is formed once rather than multiplied with through the encoder: 512 MB in float32.
+HELD = 2**27
 
 
-def jacobian(setting: Problem, examples: Tensor, draws: int, seed: int, size: int) -> Rows:
+def jacobian(setting: Problem, examples: Tensor, draws: int, seed: int, size: int, outer: bool = True) -> Rows:
     """The encoder's Jacobian at each draw of the noise and each example, as `draws · n · size` rows.
 
     An example's `size` latents are all that the loss sees of the encoder: D numbers for each of its calls
@@ -25,7 +27,7 @@ def jacobian(setting: Problem, examples: Tensor, draws: int, seed: int, size: in
     for draw in range(draws):
         for block in examples.split(block_size(setting, size)):
             setting.seed = seed + draw
-            blocks.append(derivatives(setting, functools.partial(_latents, setting), block, size))
+            blocks.append(derivatives(setting, functools.partial(_latents, setting), block, size, outer))
     return stack(blocks)
 
 
@@ -85,7 +87,26 @@ def hessian_product(setting: Problem, examples: Tensor, draws: int, seed: int) -
 
 
 def gauss_newton_product(setting: Problem, examples: Tensor, draws: int, seed: int) -> Product:
-    """The map V ↦ V JᵀBJ/N on rows `(R, P)`, the Gauss–Newton matrix of the mean loss of `examples`."""
+    """The map V ↦ V JᵀBJ/N on rows `(R, P)`, the Gauss–Newton matrix of the mean loss of `examples`.
+
+    The matrix or the Jacobian J is formed once where it takes no more than 512 MB; otherwise each product
+    goes through the encoder.
+    """
+    parameters = sum(tensor.numel() for tensor in setting.parameters().values())
+    latents = sum(shape.numel() for shape in setting.shapes)
+    directions = draws * len(examples) * latents
+    if parameters <= directions and parameters**2 <= HELD:
+        matrix = gauss_newton_matrix(setting, examples, draws, seed).to(examples.dtype)
+        return lambda vectors: vectors @ matrix
+    if directions * parameters <= HELD:
+        dense = jacobian(setting, examples, draws, seed, latents, outer=False).dense
+        bend = torch.cat([behind(setting, examples, seed + draw)[1] for draw in range(draws)]) / (draws * len(examples))
+
+        def through_jacobian(vectors: Tensor) -> Tensor:
+            moved = (vectors @ dense.T).unflatten(1, bend.shape[:2]).transpose(0, 1)
+            return (moved @ bend).transpose(0, 1).flatten(1) @ dense
+
+        return through_jacobian
     bends = [behind(setting, examples, seed + draw)[1] for draw in range(draws)]
 
     def one(vector: Tensor, block: Tensor, bend: Tensor) -> Tensor:

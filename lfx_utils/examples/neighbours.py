@@ -78,7 +78,7 @@ def nearest(points: Tensor, others: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         Distances and indices, `(n, k)` each, the nearest first and the lower index first where they tie.
     """
-    candidates = 4 * k + 16
+    candidates = 2 * k + 16
     if _cheap(others) or candidates >= len(others):
         parts = [stable_topk(_differences(block, others), k, largest=False) for block in points.split(256)]
         return tuple(torch.cat(part) for part in zip(*parts, strict=True))

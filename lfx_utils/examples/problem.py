@@ -30,7 +30,16 @@ class Problem:
         # A weight that the encoder shares with another module counts once, under the encoder's name.
         names = {id(parameter): name for name, parameter in [*model.named_parameters(), *inside]}
         self.names = [names[i] for i in dict.fromkeys(id(parameter) for _, parameter in inside)]
-        self.kept = {*names.values(), *(name for name, _ in model.named_buffers())}
+        self.buffers = {name for name, _ in model.named_buffers()}
+        names |= {id(buffer): name for name, buffer in model.named_buffers()}
+        # Every place of the model that holds a tensor, once, and the tensor's name: torch's own way of tying
+        # weights leaves a model changed in which a module stands at two places.
+        self.places = {
+            ".".join(filter(None, ("model", prefix, key))): names[id(tensor)]
+            for prefix, module in model.named_modules()
+            for key, tensor in [*module._parameters.items(), *module._buffers.items()]
+            if tensor is not None
+        }
         # torch has no batching rule for the fused recurrent kernels, and one example after the other is
         # faster with them than all at once without.
         self.recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
@@ -47,11 +56,10 @@ class Problem:
     def load(self, state: Mapping[str, Tensor]) -> None:
         """Take parameters and buffers from a state dict; the model itself keeps its own."""
         own = next(iter(self.model.parameters()), torch.zeros(()))
-        # Copies, since a module may change its buffers in place.
         self.state = {
-            name: at_least_single(tensor.detach().to(own.device, copy=True))
+            name: at_least_single(tensor.detach().to(own.device))
             for name, tensor in state.items()
-            if name in self.kept
+            if name in self.places.values()
         }
         self._look()
 
@@ -108,10 +116,12 @@ class Problem:
         self.shifts, self.latents, self.nodes = shifts, [], []
         if self.seed is not None:
             torch.manual_seed(self.seed)
-        state = {f"model.{name}": tensor for name, tensor in {**self.state, **weights}.items()}
+        # Copies, since an encoder may work in place, on its input or on its buffers.
+        buffers = {name: self.state[name].clone() for name in self.buffers & self.state.keys()}
+        tensors = {**self.state, **buffers, **weights}
+        state = {place: tensors[name] for place, name in self.places.items() if name in tensors}
         with watch:
-            # A copy, since an encoder may work in place.
-            value = functional_call(self.call, state, (example.unsqueeze(0).clone(),))
+            value = functional_call(self.call, state, (example.unsqueeze(0).clone(),), tie_weights=False)
         if not isinstance(value, Tensor) or value.dim() != 0:
             came = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
             raise ValueError(f"loss(model, x) must return a scalar tensor, got {came}.")
