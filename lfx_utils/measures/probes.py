@@ -24,7 +24,7 @@ def probe(encoder: Callable[[Tensor], Tensor], train: Annotated, test: Annotated
     Raises:
         ValueError: an encoder in training mode, or no class with ten examples in both sets.
     """
-    known, new = (represent(encoder, part.images, 256) for part in (train, test))
+    known, new = (represent(encoder, part.images, 256).float().cpu() for part in (train, test))
     mean, std = known.mean(0), known.std(0) + 1e-6
     known, new = ((latents - mean) / std for latents in (known, new))
     kept = [column for column in range(train.labels.shape[1])
