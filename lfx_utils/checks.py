@@ -172,8 +172,8 @@ def probabilities(name: str, values: Tensor) -> Tensor:
     Raises:
         ValueError: a value outside, by more than rounding.
     """
-    # Under vmap no value can be looked at; who trains so has the loss of a first batch taken without it.
-    if not torch._C._functorch.is_batchedtensor(values):
+    # Under vmap no value can be looked at: ensembles take the loss of a first batch without it.
+    if not torch._C._functorch.is_functorch_wrapped_tensor(values):
         low, high = (each.item() for each in values.detach().aminmax())
         if not (low >= -1e-3 and high <= 1.001):
             raise ValueError(f"{name} must lie in [0, 1], got values from {low:g} to {high:g}; scale them first.")

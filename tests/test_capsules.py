@@ -290,3 +290,8 @@ def test_per_sample_gradients_equal_one_at_a_time():
 def test_wrong_images_are_named(shape):
     with pytest.raises(ValueError, match=r"images must have shape \(B, 1, 16, 16\), got \(" + str(shape[0])):
         tiny().encoder(torch.zeros(shape))
+
+
+def test_pixels_beyond_one_are_named():
+    with pytest.raises(ValueError, match=r"images must lie in \[0, 1\], got values from .* to 254"):
+        tiny().loss(255 * digits(3))

@@ -213,3 +213,22 @@ def test_impossible_codes(factors):
     for arguments in ((codes, factors[:, :1]), (torch.ones(3_000, 2), factors)):
         with pytest.raises(ValueError, match="DCI needs two factors"):
             disentanglement.dci(*arguments)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_codes_in_half_precision_are_measured_as_their_values(dtype):
+    factors = torch.cartesian_prod(torch.arange(4), torch.arange(3)).repeat(20, 1)
+    codes = (factors + 0.1 * torch.rand(len(factors), 2, generator=torch.Generator().manual_seed(0))).to(dtype)
+    assert np.array_equal(disentanglement.mig(codes, factors), disentanglement.mig(codes.float(), factors))
+    assert (
+        disentanglement.dci(codes, factors).disentanglement
+        == disentanglement.dci(codes.float(), factors).disentanglement
+        > 0.9
+    )
+
+
+def test_factors_that_are_no_levels_and_too_few_examples():
+    with pytest.raises(ValueError, match="factors must hold integers"):
+        disentanglement.mig(torch.rand(20, 2), torch.rand(20, 2))
+    with pytest.raises(ValueError, match="five examples, a fifth of which are the test; got 2 factors and 4"):
+        disentanglement.dci(torch.rand(4, 2), torch.tensor([[0, 1], [1, 0], [0, 0], [1, 1]]))

@@ -220,3 +220,11 @@ def test_bad_arguments(images):
             ensembles.fit([odd, models[0]], vae.objective, images, seeds=(0, 1), **options)
     with pytest.raises(ValueError, match="one architecture and hold no buffers"):
         ensembles.fit([nn.BatchNorm1d(3)] * 2, vae.objective, images, seeds=(0, 1), **options)
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_pixels_beyond_one_are_refused_whichever_way_models_are_batched(images, together, tmp_path):
+    models = ensembles.build(MAKE, SEEDS)
+    options = dict(seeds=SEEDS, noise=2, epochs=1, settings=SETTINGS, together=together)
+    with pytest.raises(ValueError, match="images must lie in"):
+        ensembles.fit(models, vae.objective, 255 * images, **options)

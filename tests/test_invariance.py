@@ -228,3 +228,12 @@ def test_explaining_wants_frozen_models():
         invariance_test(model.eval(), images, [1.0], judge=torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout()))
     with pytest.raises(ValueError, match="one image"):
         invariance.invariant_samples(model, images, 2)
+
+
+def test_a_judge_that_works_in_place_changes_nothing():
+    model, images = small(SVAE), batch(size=6)
+    plain, inplace = (
+        invariance_test(model, images, [1.0, 3.0], judge=lambda x, move=move: model.classify(getattr(x, move)(0.1)))
+        for move in ("sub", "sub_")
+    )
+    assert all(map(torch.equal, plain, inplace)) and torch.equal(images, batch(size=6))

@@ -1,5 +1,6 @@
 """NEM-U against hand computation, brute force over all masks, and an encoder whose causes are known."""
 
+import copy
 import itertools
 import json
 import math
@@ -11,11 +12,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.models import resnet18
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
+from torchvision.models.swin_transformer import SwinTransformer
 from torchvision.models.vision_transformer import VisionTransformer
 
+from lfx_utils.models.resnet import Normalise
 from lfx_utils.models.vit import ViT
 from lfx_utils.nemu import NEMU, Objective, fit_together, halved, load, printed, refine, save, statistics
-from lfx_utils.nemu.skips import find, pyramid, recorded
+from lfx_utils.nemu.skips import Skip, find, pyramid, recorded
 
 
 class SeesRed(nn.Module):
@@ -143,27 +147,100 @@ def test_fill_must_be_a_number():
 # The encoder's own features
 
 
+def found(encoder, *size, most=5):
+    """The names of the layers, and their layouts and sizes."""
+    skips = find(encoder.eval(), torch.rand(1, *size), most)
+    return [skip.layer for skip in skips], [(skip.layout, skip.size[0]) for skip in skips]
+
+
 def test_resnet_gives_the_last_map_of_each_resolution():
-    encoder = resnet18(weights=None).eval()
-    assert find(encoder, torch.rand(1, 3, 64, 64), 5) == (("relu", "layer1", "layer2", "layer3", "layer4"), (0, 0))
-    assert find(encoder, torch.rand(1, 3, 64, 64), 2)[0] == ("layer3", "layer4")
+    encoder = resnet18(weights=None)
+    layers, seen = found(encoder, 3, 64, 64)
+    assert layers == ["relu", "layer1", "layer2", "layer3", "layer4"]
+    assert seen == [("channels first", side) for side in (32, 16, 8, 4, 2)]
+    assert found(encoder, 3, 64, 64, most=2)[0] == ["layer3", "layer4"]
 
 
 def test_transformer_gives_blocks_and_their_grid():
-    layers, grid = find(transformer(), torch.rand(1, 3, 32, 32), 5)
-    assert layers == ("encoder.layers.encoder_layer_1", "encoder.layers.encoder_layer_4")  # 16² and 8² of 32²
-    assert grid == (8, 8)
-    layers, grid = find(transformer(image_size=64, patch_size=16, num_layers=4), torch.rand(1, 3, 64, 64), 5)
-    assert [name[-1] for name in layers] == ["0", "1", "2", "3"] and grid == (4, 4)
+    layers, seen = found(transformer(), 3, 32, 32)
+    assert layers == ["encoder.layers.encoder_layer_1", "encoder.layers.encoder_layer_4"]  # 16² and 8² of 32²
+    assert seen == [("tokens", 8)] * 2
+    layers, seen = found(transformer(image_size=64, patch_size=16, num_layers=4), 3, 64, 64)
+    assert [name[-1] for name in layers] == ["0", "1", "2", "3"] and seen == [("tokens", 4)] * 4
+
+
+def swin():
+    encoder = SwinTransformer([4, 4], 24, [2, 2, 2], [2, 4, 8], [4, 4])
+    encoder.head = nn.Identity()
+    return encoder.eval()
+
+
+def convnext():
+    encoder = ConvNeXt([CNBlockConfig(24, 48, 1), CNBlockConfig(48, 96, 1), CNBlockConfig(96, None, 1)])
+    encoder.classifier = nn.Flatten()
+    return encoder.eval()
+
+
+@pytest.mark.parametrize("make", [swin, convnext])
+@pytest.mark.parametrize("side", ["left", "top"])
+def test_maps_lie_where_the_image_does_whatever_the_order_of_the_axes(make, side):
+    encoder, images = make(), torch.rand(2, 3, 64, 64)
+    other = images.clone()
+    strip = other[..., :8] if side == "left" else other[..., :8, :]
+    strip.zero_()
+    explainer = NEMU(encoder, decoder="thin").build(images[:1])
+    assert [skip.size[0] for skip in explainer.skips] == [16, 8, 4]
+    with torch.no_grad():
+        for one, two in zip(explainer.encode(images)[1], explainer.encode(other)[1]):
+            change = (one - two).abs().sum((0, 1))
+            change = change if side == "left" else change.T
+            assert change[:, : len(change) // 2].sum() > 0.8 * change.sum()
+    assert explainer.fit(images, epochs=1).attribute(images).shape == (2, 1, 64, 64)
+
+
+class Attends(nn.Module):
+    """Patches that attend to one another, the attention itself the output of a layer, as of a dropout."""
+
+    def __init__(self, heads, size=8, width=64):
+        super().__init__()
+        self.patches, self.heads = nn.Conv2d(3, width, 4, 4), heads
+        self.queries, self.attention, self.out = nn.Linear(width, width), nn.Softmax(-1), nn.Linear(width, 4)
+
+    def forward(self, x):
+        tokens = self.patches(x).flatten(2).mT  # (B, 64, 64)
+        if self.heads:
+            split = self.queries(tokens).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            attention = self.attention(split @ split.mT)
+            tokens = (attention @ split).transpose(1, 2).flatten(2)
+        else:
+            queries = self.queries(tokens)
+            tokens = self.attention(queries @ queries.mT) @ queries
+        return self.out(tokens).mean(1)
+
+
+@pytest.mark.parametrize("heads", [0, 1, 4])
+def test_attention_is_no_feature(heads):
+    encoder = Attends(heads).eval()
+    assert "attention" not in found(encoder, 3, 32, 32)[0]
+
+
+def test_images_of_many_bands():
+    def bands(count, *widths):
+        layers = [nn.BatchNorm2d(count)]  # which makes no feature, but another picture
+        for into, out in zip((count, *widths), widths):
+            layers += [nn.Conv2d(into, out, 3, 2, 1), nn.ReLU()]
+        return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    assert found(bands(64, 32, 48), 64, 32, 32) == (["2", "4"], [("channels first", 16), ("channels first", 8)])
+    assert found(bands(13, 13, 24), 13, 32, 32)[0] == ["2", "4"]
+    with pytest.raises(ValueError, match="spatial outputs"):
+        found(nn.Sequential(nn.BatchNorm2d(13), nn.Flatten(), nn.Linear(13 * 64, 5)), 13, 8, 8)
 
 
 def test_transformer_behind_convolutions_gives_their_maps_and_its_last_tokens():
-    layers, grid = find(ViT().eval(), torch.rand(1, 3, 64, 64), 5)
-    assert (
-        grid == (8, 8)
-        and layers[-1] == "norm"
-        and [name.split(".")[0] for name in layers] == ["patches"] * 2 + ["norm"]
-    )
+    layers, seen = found(ViT(), 3, 64, 64)
+    assert seen[-1] == ("tokens", 8) and layers[-1] == "norm"
+    assert [name.split(".")[0] for name in layers] == ["patches"] * 2 + ["norm"]
     explainer = NEMU(ViT().eval()).build(torch.rand(1, 3, 64, 64))
     images = torch.rand(2, 3, 64, 64)
     latents, maps = explainer.encode(images)
@@ -174,11 +251,11 @@ def test_transformer_behind_convolutions_gives_their_maps_and_its_last_tokens():
 
 def test_tokens_lie_where_their_patches_are():
     tokens = torch.cat([torch.full((1, 1, 2), -9.0), torch.arange(12.0).view(1, 6, 2)], dim=1)  # class token first
-    deep = pyramid([tokens, tokens], (2, 3))[-1]
+    deep = Skip("", "tokens", (2, 3)).map(tokens)
     assert deep.shape == (1, 2, 2, 3)
     for row, column, channel in itertools.product(range(2), range(3), range(2)):
         assert deep[0, channel, row, column] == 2 * (3 * row + column) + channel
-    assert pyramid([tokens, tokens], (2, 3))[0].shape == (1, 2, 4, 6)
+    assert [each.shape for each in pyramid([deep, deep])] == [(1, 2, 4, 6), (1, 2, 2, 3)]
 
 
 def test_recording_sees_what_the_layers_return_and_leaves_no_hook():
@@ -199,7 +276,7 @@ def test_layer_that_runs_twice_is_no_skip():
         def forward(self, x):
             return self.head(self.again(self.again(self.first(x))))
 
-    assert find(Twice().eval(), torch.rand(1, 3, 8, 8), 5)[0] == ("first",)
+    assert found(Twice(), 3, 8, 8)[0] == ["first"]
 
 
 # The explainer
@@ -269,6 +346,92 @@ def test_two_fits_are_the_same_and_stopping_in_between_changes_nothing(tmp_path)
     assert torch.equal(masks(epochs=3), once)
     assert torch.equal(masks(epochs=3, checkpoint=file), once) and not torch.equal(short, once)
     assert not torch.equal(masks(epochs=3, seed=1), once)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    encoder, images, file = convolutional(), torch.rand(16, 3, 16, 16), tmp_path / "run.pt"
+
+    def train(encoder=encoder, objective=None, decoder="thin", images=images, **options):
+        return NEMU(encoder, objective, decoder).fit(images, **{"epochs": 1, "checkpoint": file} | options)
+
+    masks = train().attribute(images)
+    finer = copy.deepcopy(encoder)
+    with torch.no_grad():
+        finer[0].weight += 1e-6  # as by a little more training
+    brighter = nn.Sequential(Normalise((0.5,) * 3), encoder).eval()  # its buffers are in no state dictionary
+    for changed, message in (
+        ({"encoder": finer}, "encoder"),
+        ({"encoder": brighter}, "encoder"),
+        ({"objective": Objective(sparsity=1.1)}, "objectives"),
+        ({"objective": Objective(distance=printed)}, "objectives"),
+        ({"decoder": "standard"}, "decoders"),
+        ({"dtype": torch.bfloat16}, "dtype"),
+        ({"images": images.flip(0)}, "data"),
+        ({"seed": 1}, "seed"),
+        ({"optimiser": torch.optim.Adam}, "optimiser"),
+    ):
+        with pytest.raises(ValueError, match=f"run.pt is another run's, which differs in: .*{message}"):
+            train(**changed)
+    assert torch.equal(train().attribute(images), masks)
+
+
+class Draws(nn.Module):
+    """An encoder in evaluation mode whose dropout is always on."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = convolutional()
+
+    def forward(self, x):
+        return nn.functional.dropout(self.layers(x), 0.5)
+
+
+class InPlace(nn.Module):
+    """An encoder that normalises the images it is given, in place, or a copy of them."""
+
+    def __init__(self, encoder, inplace):
+        super().__init__()
+        self.encoder, self.inplace = encoder, inplace
+
+    def forward(self, x):
+        return self.encoder(x.sub_(0.5).mul_(2) if self.inplace else (x - 0.5) * 2)
+
+
+def test_an_encoder_that_works_in_place_leaves_images_and_masks_as_they_are():
+    images, known = torch.rand(16, 3, 16, 16).contiguous(memory_format=torch.channels_last), []
+    kept, encoder = images.clone(), convolutional()
+    for inplace in (False, True):
+        explainer = NEMU(InPlace(encoder, inplace).eval(), decoder="thin").fit(images, epochs=2, batch_size=8)
+        masks = explainer.attribute(images)
+        known.append([masks, *explainer(images), refine(explainer, images, steps=2)])
+        assert torch.equal(images, kept)
+    for copied, own in zip(*known, strict=True):
+        torch.testing.assert_close(copied, own)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_encoders_of_another_precision(dtype, fitted, tmp_path):
+    whole, explainer, images = fitted
+    encoder, few = copy.deepcopy(whole).to(dtype), images.to(dtype)
+    own = NEMU(encoder, decoder="thin").build(few[:1])
+    own.decoder.load_state_dict(explainer.decoder.state_dict())
+    torch.testing.assert_close(own.attribute(few), explainer.attribute(images), atol=0.03, rtol=0)
+    save({"one": own}, tmp_path / "n.safetensors")
+    assert torch.equal(load(tmp_path / "n.safetensors", encoder)["one"].attribute(few), own.attribute(few))
+    whole_masks = explainer.attribute(images)
+    torch.testing.assert_close(
+        Objective()(encoder, few, whole_masks).loss.float(), Objective()(whole, images, whole_masks).loss, atol=0.01,
+        rtol=0,
+    )  # fmt: skip
+    if dtype == torch.float16:
+        for call in (lambda: NEMU(encoder).fit(few), lambda: refine(own, few)):
+            with pytest.raises(ValueError, match="encoder is in float16, in which the gradients of masks vanish"):
+                call()
+        return
+    trained = NEMU(encoder, decoder="thin").fit(few, epochs=2, batch_size=16, checkpoint=tmp_path / "n.pt")
+    torch.testing.assert_close(trained.attribute(few), explainer.attribute(images), atol=0.05, rtol=0)
+    refined = refine(trained, few, steps=2)
+    assert (refined - refine(explainer, images, steps=2)).abs().mean() < 0.01
 
 
 def test_side_by_side_is_as_alone():
@@ -434,7 +597,12 @@ def test_training_mode(fitted):
         (lambda e, x: NEMU(e.encoder).fit(x.flatten(1)), r"\(N, C, H, W\)"),
         (lambda e, x: NEMU(nn.Sequential(e.encoder[:6]).eval()).fit(x), r"shape \(B, D\)"),
         (lambda e, x: fit_together([e, NEMU(convolutional())], x), "share one encoder"),
-        (lambda e, x: refine(e, x, steps=0), "steps must be a positive integer"),
+        (lambda e, x: fit_together([], x), "explainers is empty"),
+        (lambda e, x: NEMU(e.encoder).build(x), r"one image \(1, C, H, W\)"),
+        (lambda e, x: Objective(noise=((0.5,), (math.nan,))), "noise must be a mean and a deviation"),
+        (lambda e, x: Objective(noise=((0.5,), (0.1,))).halves(x, x[:, :1]), "noise must be of 3 channels"),
+        (lambda e, x: NEMU(Draws().eval()).fit(x), "another representation every time"),
+        (lambda e, x: refine(e, x, steps=0), "steps must be an integer of at least 1"),
     ],
 )
 def test_bad_calls(fitted, call, message):

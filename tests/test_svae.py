@@ -219,3 +219,11 @@ def test_bad_input():
             svae.SemiTerms(*torch.zeros(5, 2)).bound(alpha)
     with pytest.raises(ValueError, match="sides that 8 divides"):
         svae_parts.convolutional((1, 28, 28), 7)
+
+
+def test_pixels_beyond_one_are_out_of_the_decoders_reach():
+    model, (images, labels) = small(SVAE), batch()
+    noise = torch.zeros(len(images), model.latent).double()
+    for wrong in (255 * images, 2 * images - 1):
+        with pytest.raises(ValueError, match=r"images must lie in \[0, 1\], got values from"):
+            model.terms(wrong, labels, noise)

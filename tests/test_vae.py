@@ -237,3 +237,19 @@ def test_objective_is_the_papers():
 def test_batches_that_have_no_mixture(size, total):
     with pytest.raises(ValueError, match="2 images at least"):
         vae.total_correlation(torch.zeros(size, 2), torch.zeros(size, 2), torch.zeros(size, 2), total)
+
+
+@pytest.mark.parametrize("low, high", [(0.0, 255.0), (-1.0, 1.0), (0.0, float("nan"))])
+def test_pixels_beyond_one_have_no_likelihood(low, high):
+    images = low + (high - low) * torch.rand(2, 1, 8, 8)
+    with pytest.raises(ValueError, match=r"images must lie in \[0, 1\], got values from"):
+        vae.reconstruction(images, torch.zeros(2, 1, 8, 8))
+    with pytest.raises(ValueError, match="images must lie"):
+        vae.objective(VAE(8, 2, width=2), images, torch.zeros(2, 2), 1.0, 0.0)
+
+
+def test_pixels_that_rounding_moved_are_taken():
+    edge = torch.tensor([[[[-1e-6, 1 + 1e-6]]]])
+    torch.testing.assert_close(
+        vae.reconstruction(edge, torch.zeros_like(edge)), torch.tensor(2 * math.log(2)), rtol=1e-4, atol=0
+    )

@@ -7,6 +7,7 @@ framework along (or need an old one), so that their few lines are here.
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from scipy import stats
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import mutual_info_score
@@ -46,7 +47,7 @@ def mig(codes: Tensor, factors: Tensor, bins: int = 20) -> np.ndarray:
         one gap a factor `(K,)`, from 0 to 1; MIG is their mean.
 
     Raises:
-        ValueError: other shapes, values that are not finite, a factor with one level only.
+        ValueError: other shapes, values that are not finite, factors that are not whole or have one level only.
 
     Source: Chen et al. (2018), Eq. 6; binned means from Locatello et al. (2019).
     """
@@ -81,8 +82,11 @@ def dci(codes: Tensor, factors: Tensor, trees: int = 20, seed: int = 0) -> DCI:
     Source: Eastwood & Williams (2018), Section 2; forests of classifiers, since sprites' shapes have no order.
     """
     codes, factors = _arrays(codes, factors)
-    if factors.shape[1] < 2 or (codes == codes[0]).all():
-        raise ValueError("DCI needs two factors at least, and a unit that varies.")
+    if factors.shape[1] < 2 or (codes == codes[0]).all() or len(codes) < 5:
+        raise ValueError(
+            "DCI needs two factors at least, a unit that varies and five examples, a fifth of which are the test; got "
+            f"{factors.shape[1]} factors and {len(codes)} examples."
+        )
     order = np.random.default_rng(seed).permutation(len(codes))
     test, train = np.split(order, [len(order) // 5])
     columns, right = [], []
@@ -101,11 +105,15 @@ def dci(codes: Tensor, factors: Tensor, trees: int = 20, seed: int = 0) -> DCI:
 
 
 def _arrays(codes: Tensor, factors: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    # NumPy has no bfloat16, and units cut into bins want more digits than half precision has.
+    codes = codes.to(torch.promote_types(codes.dtype, torch.float32))
     codes, factors = (values.detach().cpu().numpy() for values in (codes, factors))
     if codes.ndim != 2 or factors.ndim != 2 or len(codes) != len(factors) or codes.shape[1] < 2:
         raise ValueError(f"codes must be (N, D ≥ 2) and factors (N, K), got {codes.shape} and {factors.shape}.")
     if not np.isfinite(codes).all():
         raise ValueError("codes holds NaN or infinite values.")
+    if not (factors == np.floor(factors)).all():
+        raise ValueError("factors must hold integers, one for each level; other numbers are no levels.")
     constant = [number for number, factor in enumerate(factors.T) if (factor == factor[0]).all()]
     if constant:
         raise ValueError(f"Every factor needs two levels at least; column {constant[0]} of factors has one.")

@@ -64,6 +64,7 @@ def invariance_test(
     checks.batch("images", images)
     if judge is not None:
         checks.evaluating(judge)
+    checks.counts(draws=draws)
     if draws < 2:
         raise ValueError(f"draws must be at least 2, since the spread compares them, got {draws}.")
     if not sigmas or not all(0 < sigma < math.inf for sigma in sigmas):
@@ -71,13 +72,14 @@ def invariance_test(
     size, width = len(images), model.nuisance(images[:1]).mean.shape[1]
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(draws, size, width, generator=generator).to(images)
-    label, other = model.classify(images).argmax(1), judge(images).argmax(1) if judge else None
+    label, other = model.classify(images).argmax(1), judge(images.clone()).argmax(1) if judge else None
     rows = []
     for sigma in sigmas:
         made = torch.stack([model.transform(images, sigma * eps) for eps in noise])
         flat = made.flatten(0, 1)
         kept = model.classify(flat).argmax(1).view(draws, size) == label
-        judged = judge(flat).argmax(1).view(draws, size) == other if judge else kept
+        # A copy, as above: a judge may work in place.
+        judged = judge(flat.clone()).argmax(1).view(draws, size) == other if judge else kept
         moved = (made - images).flatten(2).norm(dim=2)
         # Every draw meets the next one, the last the first: as many pairs as draws.
         spread = (made - made.roll(1, 0)).flatten(2).norm(dim=2)
@@ -104,6 +106,7 @@ def invariant_samples(model: nn.Module, image: Tensor, count: int, sigma: float 
         Section 3.1: "We further ensure that the generated invariances do maintain the same class".
     """
     checks.evaluating(model)
+    checks.counts(count=count)
     if len(checks.batch("image", image)) != 1:
         raise ValueError(f"image must be one image (1, C, H, W), got {tuple(image.shape)}.")
     width = model.nuisance(image).mean.shape[1]

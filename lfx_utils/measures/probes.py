@@ -64,6 +64,6 @@ def accuracy(encoder: Callable[[Tensor], Tensor], train: Annotated, test: Annota
 
 def _standardised(encoder, train: Annotated, test: Annotated) -> tuple[Tensor, Tensor]:
     """Represent both parts, and bring every unit to mean 0 and deviation 1 on the first."""
-    known, new = (represent(encoder, part.images, 256) for part in (train, test))
+    known, new = (represent(encoder, part.images, 256).float().cpu() for part in (train, test))
     mean, std = known.mean(0), known.std(0) + 1e-6
     return (known - mean) / std, (new - mean) / std

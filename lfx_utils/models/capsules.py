@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lfx_utils import checks
+
 SMALL = {"parts": 10, "objects": 10, "features": 4, "channels": 32}  # two cores train it in half a minute
 
 
@@ -74,7 +76,12 @@ def mixing(parts: Parts, background: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def image_log_likelihood(images: Tensor, parts: Parts, background: Tensor, sigma: float) -> Tensor:
-    """Log-density `(B,)` of `images` `(B, 1, H, W)`: each pixel a mixture of Gaussians at c_m T̂_m (Section 2.2)."""
+    """Log-density `(B,)` of `images` `(B, 1, H, W)`: each pixel a mixture of Gaussians at c_m T̂_m (Section 2.2).
+
+    Raises:
+        ValueError: pixels beyond [0, 1], which no part can draw.
+    """
+    checks.probabilities("images", images)
     weights, rest = mixing(parts, background)
     bell = (-0.5 * ((images - parts.brightness[..., None, None] * parts.templates) / sigma) ** 2).exp()
     density = (weights * bell).sum(1) + rest * (-0.5 * (images[:, 0] / sigma) ** 2).exp()

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lfx_utils import checks
+
 from .simclr import nt_xent
 from .views import multicrop, versions, views
 
@@ -37,7 +39,12 @@ class Supervised(nn.Module):
         self.encoder, self.head, self.area = encoder, nn.Linear(features, classes), area
 
     def forward(self, images: Tensor, labels: Tensor, generator=None) -> Tensor:
-        """Return the mean loss on images `(B, 1, 3, S, S)` with labels bool `(B, C)`, in nats a class."""
+        """Return the mean loss on images `(B, 1, 3, S, S)` with labels bool `(B, C)`, in nats a class.
+
+        Raises:
+            ValueError: labels that are no zeros and ones, such as the classes' numbers.
+        """
+        checks.probabilities("labels", labels.float())
         seen = views(images[:, 0], generator, (self.area, 1.0), colour=0.5)
         return F.binary_cross_entropy_with_logits(self.head(encode(self.encoder, seen)), labels.float())
 

@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lfx_utils import checks
+
 DEVIATION = 0.1  # of a pixel around the decoder's mean; with it Table 1's terms are errors below the mean image's
 
 
@@ -38,7 +40,12 @@ def kl(first: Normal, second: Normal | None = None) -> Tensor:
 
 
 def log_likelihood(images: Tensor, means: Tensor) -> Tensor:
-    """Return log p(x | z) of pixels N(mean, DEVIATION²), summed over pixels, `(B,)`."""
+    """Return log p(x | z) of pixels N(mean, DEVIATION²), summed over pixels, `(B,)`.
+
+    Raises:
+        ValueError: pixels beyond [0, 1], which the decoders' means cannot reach and the deviation is not for.
+    """
+    checks.probabilities("images", images)
     scaled = (images - means).flatten(1) / DEVIATION
     return -(scaled.square().sum(1) / 2 + scaled.shape[1] * math.log(DEVIATION * math.sqrt(2 * math.pi)))
 

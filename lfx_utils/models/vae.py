@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lfx_utils import checks
+
 
 class Pass(NamedTuple):
     """What one pass through a VAE gives: image logits `(B, 1, S, S)`; µ, log σ and the sample h, each `(B, D)`."""
@@ -161,7 +163,12 @@ def objective(model, images: Tensor, noise: Tensor, kl_weight, tc_weight, total:
 
 
 def reconstruction(images: Tensor, logits: Tensor) -> Tensor:
-    """−log p(x|h) of Bernoulli pixels, summed over pixels, a mean over the batch (as in the released code)."""
+    """−log p(x|h) of Bernoulli pixels, summed over pixels, a mean over the batch (as in the released code).
+
+    Raises:
+        ValueError: pixels beyond [0, 1], for which it has no bound.
+    """
+    checks.probabilities("images", images)
     return F.binary_cross_entropy_with_logits(logits, images, reduction="sum") / len(images)
 
 

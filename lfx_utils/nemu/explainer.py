@@ -50,12 +50,28 @@ class NEMU(nn.Module):
         self.history: History | None = None
 
     def build(self, image: Tensor) -> "NEMU":
-        """Find the encoder's feature maps with one image `(1, C, H, W)`, and make an untrained decoder for them."""
+        """Find the encoder's feature maps, and make an untrained decoder for them.
+
+        Args:
+            image: `(1, C, H, W)`, of the size, precision and device of those to come.
+
+        Raises:
+            TypeError, ValueError: an encoder in training mode, one that draws random numbers, or one without feature
+                maps; more than one image.
+        """
         checks.evaluating(self.encoder)
-        self.layers, self.grid = find(self.encoder, image, len(STANDARD))
-        self.shape = tuple(image.shape[1:])
+        if image.dim() != 4 or len(image) != 1:
+            raise ValueError(f"image must be one image (1, C, H, W), got {tuple(image.shape)}.")
         with torch.no_grad():
+            first, again = (checks.latent(self.encoder(image.clone()), 1).float() for _ in range(2))
+            if (first - again).norm() > 1e-3 * first.norm():
+                raise ValueError(
+                    "encoder gives the same image another representation every time, so that its masks would explain "
+                    "chance; it draws random numbers (dropout that is always on, a sample): take its mean instead."
+                )
+            self.skips = find(self.encoder, image, len(STANDARD))
             _, maps = self.encode(image)
+        self.shape = tuple(image.shape[1:])
         self.decoder = DECODERS[self.kind]([each.shape[1] for each in maps]).to(image.device).eval()
         return self
 
@@ -91,8 +107,7 @@ class NEMU(nn.Module):
                 another size.
         """
         self.ready(checks.batch("inputs", inputs))
-        if not isinstance(internal_batch_size, int) or internal_batch_size < 1:
-            raise ValueError(f"internal_batch_size must be a positive integer, got {internal_batch_size!r}.")
+        checks.counts(internal_batch_size=internal_batch_size)
         # Convolutions on processors like this order of the memory better.
         parts = inputs.contiguous(memory_format=torch.channels_last).split(internal_batch_size)
         return torch.cat([self(part)[1] for part in parts]).contiguous()
@@ -100,8 +115,17 @@ class NEMU(nn.Module):
     def encode(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Return representations `(B, D)` and the maps met on the way, shallowest first."""
         with recorded(self.encoder, self.layers) as outputs:
-            latents = self.encoder(images)
-        return latents, pyramid([outputs[name] for name in self.layers], self.grid)
+            latents = self.encoder(images.clone())  # a copy, since an encoder may work in place
+        maps = pyramid([skip.map(outputs[skip.layer]) for skip in self.skips])
+        if self.decoder is not None and not torch.is_autocast_enabled(images.device.type):
+            # A half-precision encoder's decoder has single precision, unless the user converts it.
+            maps = [each.to(next(self.decoder.parameters()).dtype) for each in maps]
+        return latents, maps
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The submodules whose outputs the decoder reads, shallowest first."""
+        return tuple(skip.layer for skip in self.skips)
 
     def train(self, mode: bool = True) -> "NEMU":
         """Set the decoder's mode; the encoder keeps its own."""

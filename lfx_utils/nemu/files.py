@@ -1,6 +1,5 @@
 """Explainers as files: weights as safetensors, the rest as JSON in their header; nothing is pickled."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import nn
 
 from lfx_utils.nemu.explainer import NEMU
 from lfx_utils.nemu.objective import Objective, halved, printed
+from lfx_utils.training.resume import checksum
 
 DISTANCES = {each.__name__: each for each in (halved, printed)}
 
@@ -37,7 +37,7 @@ def save(explainers: Mapping[str, NEMU], path: Path | str, *, half: bool = False
         for key, value in each.decoder.state_dict().items():
             value = value.half() if half and value.is_floating_point() else value
             weights[f"{name}/{key}"] = value.contiguous().cpu()
-    prints = {fingerprint(each.encoder) for each in explainers.values()}
+    prints = {checksum(each.encoder.state_dict()) for each in explainers.values()}
     if len(prints) != 1:
         raise ValueError(f"explainers must be of one encoder, got {len(prints)}.")
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -58,23 +58,19 @@ def load(path: Path | str, encoder: nn.Module) -> dict[str, NEMU]:
         raise ValueError(f"path must name a whole file of NEM-U's explainers, got {path} ({error}).") from error
     if header is None:
         raise ValueError(f"path must name a file that NEM-U's explainers were saved to, got {path}.")
-    if header["encoder"] != fingerprint(encoder):
+    if header["encoder"] != checksum(encoder.state_dict()):
         raise ValueError(f"encoder must be the one that the explainers in {path} were fitted to; its weights differ.")
-    device = next((each.device for each in encoder.parameters()), torch.device("cpu"))
+    like = next(encoder.parameters(), torch.empty(0))  # of the encoder's device and precision
     found = {}
     for name, about in header["explainers"].items():
         kind = about["objective"] | {"distance": DISTANCES[about["objective"]["distance"]]}
         found[name] = NEMU(encoder, Objective(**kind), about["decoder"])
-        found[name].build(torch.zeros(1, *about["shape"], device=device))
+        found[name].build(like.new_zeros(1, *about["shape"], requires_grad=False))
+        if list(found[name].layers) != about["layers"]:
+            raise ValueError(
+                f"The explainer {name!r} in {path} reads the encoder's layers {about['layers']}, and those found in it "
+                f"now are {list(found[name].layers)}; fit it anew."
+            )
         own = {key.removeprefix(f"{name}/"): value for key, value in weights.items() if key.startswith(f"{name}/")}
         found[name].decoder.load_state_dict(own)
     return found
-
-
-def fingerprint(encoder: nn.Module) -> str:
-    """Return a checksum of an encoder's parameters and buffers, with their names."""
-    digest = hashlib.sha256()
-    for name, value in encoder.state_dict().items():
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -61,7 +61,7 @@ class Objective:
         noise: mean and standard deviation of each channel, from `statistics`, for noise injection in place of a fill.
 
     Raises:
-        ValueError: a price that is not a positive number, or a fill that is none.
+        ValueError: a price that is not a positive number, a fill that is none, or noise without finite statistics.
 
     Source:
         Møller et al. 2024, "Finding NEM-U", Eqs. 1 to 9; noise injection: Appendix B.2.
@@ -80,6 +80,10 @@ class Objective:
                 raise ValueError(f"{name} ({symbol}) must be a positive number, got {value!r}.")
         if not isinstance(self.fill, int | float) or not math.isfinite(self.fill):
             raise ValueError(f"fill must be a finite number, got {self.fill!r}.")
+        if self.noise is not None:
+            mean, deviation = (torch.as_tensor(each) for each in self.noise)
+            if mean.shape != deviation.shape or not (mean.isfinite() & deviation.isfinite() & (deviation >= 0)).all():
+                raise ValueError(f"noise must be a mean and a deviation ≥ 0 for each channel, got {self.noise!r}.")
 
     def halves(self, images: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the mask keeps and what it leaves out, `(B, C, H, W)` each (Eqs. 1, 6, 7).
@@ -91,10 +95,14 @@ class Objective:
         if self.noise is None:
             # With a fill of zero these are m ⊙ x and (1 − m) ⊙ x, to the last bit.
             change = images - self.fill
-            return masks * change + self.fill, (1 - masks) * change + self.fill
-        mean, deviation = (images.new_tensor(each).view(1, -1, 1, 1) for each in self.noise)
-        noise = mean + deviation * torch.randn_like(images)
-        return torch.lerp(noise, images, masks), torch.lerp(images, noise, masks)
+            halves = masks * change + self.fill, (1 - masks) * change + self.fill
+        else:
+            mean, deviation = (images.new_tensor(each).view(1, -1, 1, 1) for each in self.noise)
+            if mean.shape[1] != images.shape[1]:
+                raise ValueError(f"noise must be of {images.shape[1]} channels as the images, got {mean.shape[1]}.")
+            noise = (mean + deviation * torch.randn_like(images)).to(masks.dtype)
+            halves = torch.lerp(noise, images.to(masks.dtype), masks), torch.lerp(images.to(masks.dtype), noise, masks)
+        return halves[0].to(images.dtype), halves[1].to(images.dtype)
 
     def terms(self, whole: Tensor, kept: Tensor, left: Tensor, masks: Tensor) -> Terms:
         """Return the objective's parts.
@@ -103,6 +111,8 @@ class Objective:
             whole, kept, left: representations `(B, D)` of the image and its two halves.
             masks: `(B, 1, H, W)`.
         """
+        # In half precision a squared norm overflows, and small distances vanish.
+        whole, kept, left = (each.to(torch.promote_types(each.dtype, torch.float32)) for each in (whole, kept, left))
         preservation, inverse = self.distance(whole, kept), self.distance(kept, left)
         return Terms(preservation, inverse, masks.mean(dim=(1, 2, 3)), self.preserve, self.sparsity)
 
@@ -120,5 +130,5 @@ class Objective:
 
 def statistics(images: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean and the standard deviation of each channel of images `(N, C, H, W)`, for noise injection."""
-    columns = images.transpose(0, 1).flatten(1)
+    columns = images.transpose(0, 1).flatten(1).to(torch.promote_types(images.dtype, torch.float32))
     return tuple(columns.mean(dim=1).tolist()), tuple(columns.std(dim=1).tolist())

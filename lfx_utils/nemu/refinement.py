@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lfx_utils import checks
 from lfx_utils.nemu.explainer import NEMU
-from lfx_utils.nemu.training import frozen
+from lfx_utils.nemu.training import differentiable, frozen
 
 
 def refine(
@@ -29,23 +29,22 @@ def refine(
         `(B, 1, H, W)`.
 
     Raises:
-        ValueError: fewer than one step or cell; a start that is no masks of the inputs; inputs as in `NEMU.attribute`.
+        ValueError: fewer than one step or cell; an encoder in float16; a start that is no masks of the inputs;
+            inputs as in `NEMU.attribute`.
 
     Source:
         NU, Section 5, "Future work": optimising the mask of a given input.
     """
-    if not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps must be a positive integer, got {steps!r}.")
-    if not isinstance(cells, int) or cells < 1:
-        raise ValueError(f"cells must be a positive integer, got {cells!r}.")
+    checks.counts(steps=steps, cells=cells)
     checks.batch("inputs", inputs)
     if start is not None:
         wanted = (len(inputs), 1, *inputs.shape[-2:])
         if checks.batch("start", start).shape != wanted or start.min() < 0 or start.max() > 1:
             raise ValueError(f"start must hold masks in [0, 1] of shape {wanted}, got {tuple(start.shape)}.")
+    differentiable(explainer.encoder)
     with torch.no_grad():
         whole, predicted = explainer(inputs)
-    logits = torch.logit(predicted if start is None else start, eps=1e-3)
+    logits = torch.logit((predicted if start is None else start).float(), eps=1e-3)
     change = torch.zeros(len(inputs), 1, cells, cells, device=inputs.device, requires_grad=True)
     adam = torch.optim.Adam([change], lr=rate)
 

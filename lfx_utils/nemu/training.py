@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lfx_utils import checks
-from lfx_utils.training import History, fit
+from lfx_utils.training import History, fit, resume
 
 COLLAPSED = 0.01  # A mask that keeps less than this share of an image on average, or all but this, says nothing.
 
@@ -30,7 +30,7 @@ def fit_together(
     optimiser: Callable[..., torch.optim.Optimizer] = prodigy,
     keep_epochs: bool = False,
     dtype: torch.dtype | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     seed: int = 0,
 ) -> None:
     """Train the decoders of several explainers of one encoder side by side, as a sweep over objectives wants.
@@ -44,17 +44,21 @@ def fit_together(
         optimiser: makes a decoder's optimiser from its parameters.
         keep_epochs: keep each decoder's weights after every epoch, in `history.snapshots`.
         dtype: run encoder and decoders in this precision, by autocast, such as `torch.bfloat16`.
-        checkpoint: file to save to after every epoch and to resume from.
+        checkpoint: file to save to after every epoch and to resume from, of this run only: encoder, objectives, images
+            and settings, of which `epochs` may grow.
         seed: of the decoders' first weights, the order of the batches and the noise.
 
     Raises:
         TypeError, ValueError: images that are no batch, or that are nothing but the fill; encoders that differ, are in
-            training mode, have no spatial features or give an image a representation of norm zero.
+            training mode, draw random numbers, have no spatial features, are in float16 or give an image a
+            representation of norm zero; a checkpoint that is another run's, damaged or not writable.
         FloatingPointError: training diverged; each decoder keeps the weights of its last finite epoch.
 
     Warns:
         RuntimeWarning: masks that keep next to nothing, or next to everything, of the images they trained on.
     """
+    if not explainers:
+        raise ValueError("explainers is empty; at least one is needed.")
     encoder = explainers[0].encoder
     if any(each.encoder is not encoder for each in explainers):
         raise ValueError("explainers must share one encoder to train together; fit them one by one.")
@@ -64,6 +68,7 @@ def fit_together(
     for each in explainers:
         if each.objective.noise is None and (images == each.objective.fill).all():
             raise ValueError(f"images are all {each.objective.fill:g}, the fill: no mask changes anything about them.")
+    differentiable(encoder)
     device = next((each.device for each in encoder.parameters()), images.device)
     for each in explainers:
         # All start from the same weights, whatever has drawn random numbers before.
@@ -79,11 +84,9 @@ def fit_together(
             raise ValueError("encoder gives an image a representation of norm zero, which has no cosine; leave it out.")
         masks = [decoder(maps, batch.shape[-2:]).float() for decoder in decoders]
         halves = [half for each, mask in zip(explainers, masks) for half in each.objective.halves(batch, mask)]
-        latents = encoder(torch.cat(halves)).float().chunk(len(halves))
+        latents = encoder(torch.cat(halves)).chunk(len(halves))
         parts = zip(explainers, latents[::2], latents[1::2], masks, strict=True)
-        return sum(
-            each.objective.terms(whole.float(), kept, left, mask).loss.mean() for each, kept, left, mask in parts
-        )
+        return sum(each.objective.terms(whole, kept, left, mask).loss.mean() for each, kept, left, mask in parts)
 
     def loss_in_dtype(decoders: nn.ModuleList, batch: Tensor) -> Tensor:
         with torch.autocast(device.type, dtype) if dtype else nullcontext():
@@ -100,6 +103,7 @@ def fit_together(
             optimiser=Several([optimiser(decoder.parameters()) for decoder in decoders]),
             snapshot_every=1 if keep_epochs else None,
             checkpoint=checkpoint,
+            run=_identity(explainers, dtype) if checkpoint else None,
             seed=seed,
             name="NEM-U",
         )
@@ -114,6 +118,28 @@ def fit_together(
                 RuntimeWarning,
                 stacklevel=3,
             )
+
+
+def _identity(explainers: Sequence, dtype: torch.dtype | None) -> dict:
+    """Return what tells a run from others, beside what `fit` knows of it."""
+    encoder = explainers[0].encoder
+    wishes = [vars(each.objective) | {"distance": each.objective.distance.__qualname__} for each in explainers]
+    return {
+        # Buffers that are not saved, such as a normalisation's, count as well.
+        "encoder": resume.checksum([dict(encoder.named_parameters()), dict(encoder.named_buffers())]),
+        "objectives": str(wishes),
+        "decoders": [each.kind for each in explainers],
+        "dtype": str(dtype),
+    }
+
+
+def differentiable(encoder: nn.Module) -> None:
+    """Raise ValueError for an encoder in float16: a mask's gradient, spread over its pixels, is zero there."""
+    if any(each.dtype == torch.float16 for each in encoder.parameters()):
+        raise ValueError(
+            "encoder is in float16, in which the gradients of masks vanish; train with encoder.float(), or in "
+            "bfloat16. A trained explainer works in float16, too."
+        )
 
 
 @contextmanager
@@ -133,6 +159,9 @@ class Several:
 
     def __init__(self, optimisers: Sequence[torch.optim.Optimizer]):
         self.optimisers = optimisers
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self.optimisers))
 
     def zero_grad(self) -> None:
         for each in self.optimisers:

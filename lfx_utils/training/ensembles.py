@@ -115,12 +115,14 @@ def fit(
             if part.shape[1] > 1 or batch_size == 1:
                 yield prepare(rows[part.flatten()]).unflatten(0, part.shape), numbers, *setting
 
+    # One model after the other, since under vmap a loss cannot look at its inputs, at pixels beyond one, say.
+    first = _values(single, False, stack, *next(batches(0, data))).detach() if together or checkpoint else None
     if checkpoint:
         plan = {
             "data": resume.checksum(data),
             "validation": resume.checksum(validation),
             "first weights": resume.checksum(stack),
-            "loss": _values(single, False, stack, *next(batches(0, data))).detach(),
+            "loss": first,
             **{"names": names, "seeds": list(map(int, seeds)), "settings": [values.tolist() for values in columns]},
             **{"batch_size": batch_size, "noise": noise, "rate": rate, "patience": patience},
         }
