@@ -1,7 +1,7 @@
 """How good a map is, how alike two maps are, what a representation knows.
 
-Maps: `localisation`, `concentration`, `faithfulness`, `shift`, `agreement`, from what `maps` holds. Latent units: `overlap`, `disentanglement`. Representations: `probes`,
-`invariance`. `intervals` says how sure a mean is.
+Maps: `localisation`, `concentration`, `faithfulness`, `shift`, `agreement`; `maps` holds what they start from. Latent
+units: `overlap`, `disentanglement`. Representations: `probes`, `invariance`. `intervals` says how sure a mean is.
 """
 
 from lfx_utils.measures.agreement import pearson, pearson_per_example
