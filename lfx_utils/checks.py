@@ -26,7 +26,8 @@ def batch(name: str, inputs) -> Tensor:
         raise ValueError(f"{name} must have shape (B, …) with at least one feature axis, got {tuple(inputs.shape)}.")
     if inputs.numel() == 0:
         raise ValueError(f"{name} is an empty batch of shape {tuple(inputs.shape)}; at least one example is needed.")
-    if not torch.isfinite(inputs).all():
+    # One pass without a tensor of its own: the extremes are finite only if all values are.
+    if not all(end.isfinite() for end in inputs.detach().aminmax()):
         bad = int((~torch.isfinite(inputs)).sum())
         raise ValueError(
             f"{name} holds {bad} NaN or infinite values out of {inputs.numel()}; finite values are needed."

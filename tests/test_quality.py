@@ -1,6 +1,7 @@
 """The measures against cases that can be counted by hand, and against chance."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -96,6 +97,78 @@ def test_default_k_is_the_papers_share():
     assert top_k(maps, masks) == 1
     masks.view(-1)[maps.flatten().argsort(descending=True)[81]] = False
     assert top_k(maps, masks) == pytest.approx(81 / 82)
+
+
+@pytest.fixture(scope="module")
+def quantus():
+    return pytest.importorskip("quantus", reason="the reference is not installed")
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "options", "slack"),
+    [
+        (pointing_game, "PointingGame", {}, 0),
+        (partial(top_k, k=40), "TopKIntersection", {"k": 40}, 1e-6),
+        (relevance_rank, "RelevanceRankAccuracy", {}, 1e-6),
+        (relevance_mass, "RelevanceMassAccuracy", {}, 1e-6),
+        (complexity, "Complexity", {}, 1e-5),
+        (sparseness, "Sparseness", {}, 1e-5),
+    ],
+)
+def test_measures_are_those_of_quantus(quantus, ours, theirs, options, slack):
+    torch.manual_seed(0)
+    maps, masks = torch.rand(7, 1, 16, 16), torch.rand(7, 1, 16, 16) < torch.rand(7, 1, 1, 1)
+    metric = getattr(quantus, theirs)(disable_warnings=True, display_progressbar=False, **options)
+    flat = {"a_batch": maps.flatten(1).double().numpy().copy(), "s_batch": masks.flatten(1).numpy()}
+    wanted = metric.evaluate_batch(x_batch=None, **flat)
+    found = ours(maps) if ours in (complexity, sparseness) else ours(maps, masks)
+    assert found.tolist() == pytest.approx(np.asarray(wanted, dtype=float).tolist(), abs=slack)
+    assert found.std() > 0 and found.dtype == torch.float32
+
+
+def test_monotonicity_is_that_of_quantus_in_colour(quantus):
+    torch.manual_seed(0)
+    classifier = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 5)).eval()
+    maps, images = torch.rand(6, 1, 8, 8), torch.rand(6, 3, 8, 8)
+    found = monotonicity(maps, images, classifier, steps=12, samples=3, seed=5)
+    metric = quantus.MonotonicityCorrelation(
+        features_in_step=16, nr_samples=3, abs=False, normalise=False, disable_warnings=True, display_progressbar=False
+    )
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(5)  # noqa: NPY002
+    wanted = metric(
+        model=classifier, x_batch=images.numpy(), y_batch=classifier(images).argmax(1).numpy(), a_batch=maps.numpy(),
+        channel_first=True, softmax=True, device="cpu", batch_size=6,
+    )  # fmt: skip
+    np.random.set_state(state)  # noqa: NPY002
+    assert found.tolist() == pytest.approx(wanted, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_maps_in_half_precision(dtype):
+    maps, masks = (3_000 * torch.rand(3, 1, 12, 12)).to(dtype), torch.rand(3, 1, 12, 12) < 0.3
+    for measure in (pointing_game, top_k, relevance_rank, relevance_mass):
+        assert torch.equal(measure(maps, masks), measure(maps.float(), masks))
+    for measure in (complexity, sparseness, rescale):
+        assert torch.equal(measure(maps), measure(maps.float()))
+
+
+def test_monotonicity_keeps_images_and_wants_a_function():
+    class InPlace(Weighted):
+        def forward(self, images):
+            return super().forward(images.sub_(0.5))
+
+    images, maps = torch.rand(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
+    kept, classifier = images.clone(), InPlace(torch.randn(1, 4, 4)).eval()
+    found = monotonicity(maps, images, classifier, steps=4)
+    assert torch.equal(images, kept) and found.isfinite().all()
+    with pytest.raises(ValueError, match="two representations of the same inputs"):
+        monotonicity(maps, images, nn.Sequential(Drawing(), classifier).eval(), steps=4)
+
+
+class Drawing(nn.Module):
+    def forward(self, images):
+        return images + torch.rand_like(images)
 
 
 def test_inputs_are_left_alone():

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lfx_utils import checks
-from lfx_utils.measures.localisation import rescale
+from lfx_utils.measures.maps import rescale
 
 
 @torch.no_grad()

@@ -4,7 +4,6 @@ An encoder f has no single output to explain. Crabbé & van der Schaar (2022) ex
 representation of x̃ points along that of x, g_x(x̃) = ⟨f(x), f(x̃)⟩, at x̃ = x.
 """
 
-import inspect
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -19,18 +18,16 @@ from captum.attr import (
     GradientShap,
     IntegratedGradients,
     LayerAttribution,
-    NoiseTunnel,
 )
-from captum.attr._core.gradient_shap import InputBaselineXGradient
 from torch import Tensor, nn
 
 from lfx_utils import checks
 from lfx_utils.features import deep_lift
+from lfx_utils.features.batches import affordable, bounded, cut, each, innermost, join
 
 Tensors = Tensor | tuple[Tensor, ...]
 
 PROBED = 2  # Rows on which it is tried whether the encoder is a function.
-AT_ONCE = 2**20  # Values that integrated gradients sends through the encoder at once; seven images of 224×224.
 
 
 class Auxiliary(nn.Module):
@@ -87,10 +84,10 @@ class LabelFree:
                 "method must build a Captum attribution from a forward function, as the class "
                 f"captum.attr.IntegratedGradients does, got {method!r}."
             )
-        innermost = _innermost(self.attribution)
-        if hasattr(innermost, "model") and not isinstance(encoder, nn.Module):
+        hooking = innermost(self.attribution)
+        if hasattr(hooking, "model") and not isinstance(encoder, nn.Module):
             raise TypeError(
-                f"{type(innermost).__name__} hooks the encoder's layers, so encoder must be an nn.Module, "
+                f"{type(hooking).__name__} hooks the encoder's layers, so encoder must be an nn.Module, "
                 f"got {type(encoder).__name__}."
             )
 
@@ -144,17 +141,17 @@ class LabelFree:
         if callable(baselines):
             baselines = baselines(inputs)
         drawn = options.get("draw_baseline_from_distrib", False)
-        shared = drawn or isinstance(_innermost(self.attribution), GradientShap | DeepLiftShap)
+        shared = drawn or isinstance(innermost(self.attribution), GradientShap | DeepLiftShap)
         if baselines is not None:
             checks.baselines(inputs, baselines, shared)
-            baselines = _each(baselines, checks.single)
-        self._prove(*_cut((rows, additional_forward_args), slice(PROBED), size))
+            baselines = each(baselines, checks.single)
+        self._prove(*cut((rows, additional_forward_args), slice(PROBED), size))
 
         attribution, step = self.attribution, size
         if internal_batch_size is None and isinstance(attribution, IntegratedGradients):
-            internal_batch_size = _affordable(rows)
+            internal_batch_size = affordable(rows)
         if internal_batch_size is not None:
-            attribution, options, step = _bounded(attribution, internal_batch_size, baselines, options)
+            attribution, options, step = bounded(attribution, internal_batch_size, baselines, options)
         explain = attribution.attribute
         by_the_rules = options.get("custom_attribution_func") is None
         if isinstance(attribution, DeepLift) and attribution.multiplies_by_inputs and by_the_rules:
@@ -170,16 +167,16 @@ class LabelFree:
             # Captum announces its hooks at every call; that it takes them off again is tested.
             warnings.filterwarnings("ignore", "Setting (forward, )?backward hooks")
             for start in range(0, size, step):
-                part, extra, given, chosen = _cut(batch, slice(start, start + step), size)
+                part, extra, given, chosen = cut(batch, slice(start, start + step), size)
                 chosen["additional_forward_args"] = (*extra, self._weights(part, extra, given), dtypes)
                 part = tuple(checks.single(row).detach().clone() for row in part)
                 part = tuple(row.requires_grad_(row.is_floating_point()) for row in part)
                 results.append(explain(part if isinstance(inputs, tuple) else part[0], **chosen))
-        return _each(_join(results), checks.explained)
+        return each(join(results), checks.explained)
 
     def _prove(self, part: tuple[Tensor, ...], extra: tuple) -> None:
         """Raise unless the method can explain this encoder, by what a few rows show."""
-        method = _innermost(self.attribution)
+        method = innermost(self.attribution)
         differentiates = isinstance(method, GradientAttribution) and not isinstance(method, LayerAttribution)
         with _cudnn_aside(self.encoder, part[0].device):
             checks.function(self.encoder, part, extra, gradient=differentiates)
@@ -227,70 +224,8 @@ def as_published(
         return method(tiled).attribute(inputs.detach().requires_grad_(), **options).detach()
 
 
-def _innermost(attribution: Attribution) -> Attribution:
-    return getattr(attribution, "attribution_method", attribution)
-
-
-def _affordable(rows: tuple[Tensor, ...]) -> int:
-    """Return how many rows go through the encoder at once unless the user says so: what costs memory is their size.
-
-    On a processor more than a few images at once gain no time; a GPU wants many.
-    """
-    values = AT_ONCE * (16 if rows[0].is_cuda else 1)
-    return max(1, min(256, values // sum(row[0].numel() for row in rows)))
-
-
-def _bounded(attribution: Attribution, bound: int, baselines, options: dict) -> tuple[Attribution, dict, int]:
-    """Return attribution, options and how many inputs to take at a time for `bound` rows to be enough."""
-    if not isinstance(bound, int) or bound < 1:
-        raise ValueError(f"internal_batch_size must be a positive integer, got {bound!r}.")
-    if isinstance(attribution, GradientShap):
-        # Captum's Gradient SHAP is this noise tunnel, with the tunnel's own batch size out of reach.
-        gradients = InputBaselineXGradient(attribution.forward_func, attribution.multiplies_by_inputs)
-        attribution, samples = NoiseTunnel(gradients), options.pop("n_samples", 5)
-        options = {"stdevs": 0.0, **options, "nt_samples": samples, "draw_baseline_from_distrib": True}
-    method, rows = _innermost(attribution), options.get("perturbations_per_eval", 1)
-    if isinstance(method, DeepLift):
-        references = baselines[0] if isinstance(baselines, tuple) else baselines
-        rows = 2 * (len(references) if isinstance(method, DeepLiftShap) and isinstance(references, Tensor) else 1)
-    if rows > bound:
-        raise ValueError(
-            f"internal_batch_size must be at least {rows}, as {type(method).__name__} compares {rows} rows at once, "
-            f"got {bound}."
-        )
-    if "internal_batch_size" in inspect.signature(method.attribute).parameters:
-        options["internal_batch_size"] = bound
-    if isinstance(attribution, NoiseTunnel):
-        options["nt_samples_batch_size"] = min(options.get("nt_samples", 5), bound // rows)
-        rows *= options["nt_samples_batch_size"]
-    return attribution, options, bound // rows
-
-
 def _cudnn_aside(encoder: Callable[..., Tensor], device: torch.device):
     """Return a context without cuDNN where it refuses to differentiate a recurrent layer in evaluation mode."""
     modules = encoder.modules() if isinstance(encoder, nn.Module) else ()
     recurrent = any(isinstance(module, nn.RNNBase) for module in modules)
     return torch.backends.cudnn.flags(enabled=False) if recurrent and device.type == "cuda" else nullcontext()
-
-
-def _cut(value, part: slice, size: int):
-    """Cut each tensor that has a row for each of `size` inputs, however deep it lies; the batch shares all else."""
-    if isinstance(value, tuple):
-        return tuple(_cut(item, part, size) for item in value)
-    if isinstance(value, dict):
-        return {name: _cut(item, part, size) for name, item in value.items()}
-    return value[part] if isinstance(value, Tensor) and value.dim() and len(value) == size else value
-
-
-def _each(value, function: Callable[[Tensor], Tensor]):
-    """Apply a function to every tensor of a value or of a tuple of them."""
-    if isinstance(value, tuple):
-        return tuple(_each(item, function) for item in value)
-    return function(value) if isinstance(value, Tensor) else value
-
-
-def _join(results: list):
-    """Concatenate equally nested results along the batch, free of their graphs."""
-    if isinstance(results[0], tuple):
-        return tuple(_join(list(items)) for items in zip(*results, strict=True))
-    return torch.cat([result.detach() for result in results])

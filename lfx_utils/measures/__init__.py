@@ -1,21 +1,15 @@
 """How good a map is, how alike two maps are, what a representation knows.
 
-Maps: `localisation`, `shift`, `agreement`. Latent units: `overlap`, `disentanglement`. Representations: `probes`,
-`invariance`. `intervals` says how sure a mean is.
+Maps: `localisation`, `concentration`, `faithfulness`, `shift`, `agreement`; `maps` holds what they start from. Latent
+units: `overlap`, `disentanglement`. Representations: `probes`, `invariance`. `intervals` says how sure a mean is.
 """
 
 from lfx_utils.measures.agreement import pearson, pearson_per_example
+from lfx_utils.measures.concentration import complexity, sparseness
+from lfx_utils.measures.faithfulness import monotonicity
 from lfx_utils.measures.intervals import mean_interval, slope_interval
-from lfx_utils.measures.localisation import (
-    complexity,
-    monotonicity,
-    pointing_game,
-    relevance_mass,
-    relevance_rank,
-    rescale,
-    sparseness,
-    top_k,
-)
+from lfx_utils.measures.localisation import pointing_game, relevance_mass, relevance_rank, top_k
+from lfx_utils.measures.maps import rescale
 from lfx_utils.measures.shift import latent_shift, mask_most_important
 
 __all__ = [
