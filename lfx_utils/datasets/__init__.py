@@ -7,8 +7,11 @@ from types import ModuleType
 from . import cifar10, coco, digits, dsprites, ecg5000, heartbeats, mnist, photographs, scenes, sprites, svhn, voc
 from .annotated import IGNORE, Annotated
 from .base import Dataset, Unavailable, data_root
+from .photograph import examples, photograph
 
-__all__ = ["IGNORE", "Annotated", "Dataset", "Unavailable", "data_root", "load", "load_annotated"]
+__all__ = [
+    "IGNORE", "Annotated", "Dataset", "Unavailable", "data_root", "examples", "load", "load_annotated", "photograph",
+]  # fmt: skip
 
 
 def _named(*modules: ModuleType) -> dict[str, ModuleType]:
