@@ -300,6 +300,46 @@ def test_keys_fit_resnet50(name):
         assert {key: value.shape for key, value in kept.items()} == {key: value.shape for key, value in wanted.items()}
 
 
+@pytest.mark.parametrize(
+    ("name", "recipe", "theirs", "width"),
+    [
+        ("dinov2-vit", published.IMAGENET, partial(timm.create_model, "vit_small_patch14_dinov2", num_classes=0), 384),
+        ("clip-vit", published.CLIP,
+         partial(timm.create_model, "vit_base_patch32_clip_quickgelu_224", num_classes=512), 512),
+    ],
+)  # fmt: skip
+def test_today_s_transformers(name, recipe, theirs, width, tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    network = theirs(img_size=224, dynamic_img_size=True, depth=1).eval()
+    state = network.state_dict()
+    build = published.PRETRAINED[name][0]
+    assert {key.split(".")[0] for key in build().vit.state_dict()} == {key.split(".")[0] for key in state}
+    create = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda *names, **options: create(*names, img_size=224, depth=1, **options)
+    )
+    (tmp_path / "weights").mkdir()
+    with pytest.raises(Unavailable, match=f"{name} cannot be had: there is no"):
+        encoders.pretrained(name, tmp_path)
+    if name == "clip-vit":
+        save_file(state, tmp_path / "weights" / "clip-vit.safetensors")
+    else:
+        extra = {"mask_token": torch.zeros(1, 384)}
+        torch.save(state | extra, tmp_path / "weights" / "dinov2_vits14_pretrain.pth")
+    encoder, images = encoders.pretrained(name, tmp_path), torch.rand(2, 3, 224, 224)
+    assert torch.allclose(encoder(images), network(Normalise(*recipe)(images)), atol=1e-5)
+    assert encoder(images).shape == (2, width) and not any(module.training for module in encoder.modules())
+    side = 4 * encoder.vit.patch_embed.patch_size[0]  # another size than it was trained on
+    assert encoder(torch.rand(1, 3, side, side)).shape == (1, width)
+
+
+def test_damaged_safetensors(tmp_path):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "clip-vit.safetensors").write_bytes(b"no weights")
+    with pytest.raises(Unavailable, match="clip-vit.safetensors is damaged"):
+        encoders.pretrained("clip-vit", tmp_path)
+
+
 def test_checksums_are_the_publishers_own():
     for _, sources in published.PRETRAINED.values():
         for source in sources:

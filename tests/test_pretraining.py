@@ -6,13 +6,14 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from lfx_utils import encoders
-from lfx_utils.datasets import Annotated, scenes
+from lfx_utils.datasets import Annotated, Dataset, scenes
 from lfx_utils.encoders import pretraining, shipped
 from lfx_utils.encoders.pretraining import Recipe
-from lfx_utils.measures.probes import probe
+from lfx_utils.measures.probes import accuracy, probe
 from lfx_utils.models import pretext
 from lfx_utils.models.pretext import DINO, SimCLR, SwAV, average, distillation, sinkhorn, swapped
 from lfx_utils.models.resnet import small_resnet
@@ -286,6 +287,38 @@ def test_probe_between_chance_and_perfection():
     for part in parts:
         part.images[:, :, 0, 0] = part.labels.float() + 0.1 * part.images[:, :, 0, 0]
     assert probe(lambda batch: batch.flatten(1), *parts)["mean_ap"] > 0.999
+
+
+def test_accuracy_between_chance_and_perfection():
+    torch.manual_seed(0)
+    parts = []
+    for count in (600, 300):
+        labels = F.one_hot(torch.randint(4, (count,)), 4).bool()
+        images = torch.rand(count, 3, 2, 2)
+        images[:, 0] += 3 * (labels.int().argmax(1) == 2).float()[:, None, None]  # the third class alone can be told
+        parts.append(Annotated("toy", images, images, (), (), labels, tuple("abcd"), ""))
+    found = accuracy(lambda batch: batch.flatten(1), *parts)
+    counts = parts[1].labels.float().mean(0)
+    assert found["classes"] == 4 and found["chance"] == pytest.approx(counts.max().item())
+    third = counts[2].item()
+    assert third + 0.2 * (1 - third) < found["accuracy"] < third + 0.5 * (1 - third)
+
+
+def test_cifar_s_images_have_a_class_each(monkeypatch):
+    asked = {}
+
+    def load(name, **options):
+        asked[name] = options
+        pixels = torch.rand(5, 3, 32, 32), torch.rand(2, 3, 32, 32)
+        labels = torch.tensor([0, 1, 2, 1, 0]), torch.tensor([2, 0])
+        return Dataset("cifar10", *pixels, *labels, ("a", "b", "c"), torch.zeros_like, "")
+
+    monkeypatch.setattr(pretraining, "load", load)
+    recipe = pretraining.RECIPES["cifar-simclr"]
+    train, test = (pretraining.images(recipe, split, None, 0) for split in ("train", "test"))
+    assert train.labels.int().argmax(1).tolist() == [0, 1, 2, 1, 0] and (train.labels.sum(1) == 1).all()
+    assert test.labels.tolist() == [[False, False, True], [True, False, False]] and len(test.images) == 2
+    assert asked["cifar10"]["test"] is None and asked["cifar10"]["train"] == 1
 
 
 # The command

@@ -16,7 +16,7 @@ from lfx_utils.datasets import Annotated, load, load_annotated
 from lfx_utils.encoders import shipped
 from lfx_utils.encoders.published import frozen
 from lfx_utils.measures.probes import accuracy, probe
-from lfx_utils.models.pretext import DINO, SimCLR, Supervised, SwAV, halves
+from lfx_utils.models.pretext import DINO, SimCLR, Supervised, SwAV
 from lfx_utils.progress import tqdm
 from lfx_utils.training import resume
 
@@ -68,7 +68,7 @@ RECIPES = {
     "scenes-shortcut": Recipe("scenes", "supervised", "narrow", epochs=6, shortcut="star"),
     "voc-supervised": Recipe("voc", "supervised", examples=None, epochs=40, size=96, start="scenes-supervised"),
     "voc-simclr": Recipe("voc", "simclr", examples=None, epochs=40, size=96, start="scenes-simclr", area=0.25),
-    "cifar-simclr": Recipe("cifar10", "simclr", examples=None, epochs=6, size=32, area=0.25),
+    "cifar-simclr": Recipe("cifar10", "simclr", examples=None, epochs=100, size=32, area=0.25),
 }
 
 
@@ -204,7 +204,7 @@ def pretrain(name: str, seed: int = 0, folder: Path = shipped.CHECKPOINTS) -> di
         **{key: value for key, value in vars(recipe).items() if value is not None},
         "seed": seed,
         "provenance": provenance,
-        "device": "CPU, bfloat16" if halves(torch.device("cpu")) else "CPU, float32",
+        "device": "CPU, bfloat16",
         "cpu_seconds": round(seconds),
         "parameters": sum(parameter.numel() for parameter in kept.parameters()),
         "linear_probe": probe_scores(recipe, kept, seed),

@@ -131,7 +131,7 @@ class LabelFree:
         """
         checks.evaluating(self.encoder)
         rows = inputs if isinstance(inputs, tuple) else (inputs,)
-        size = checks.rows(rows, integers=isinstance(_innermost(self.attribution), LayerAttribution))
+        size = checks.rows(rows, integers=isinstance(innermost(self.attribution), LayerAttribution))
         if isinstance(weights, Tensor) and weights.dim() == 1:
             weights = weights.expand(size, -1)
         if weights is not None:
