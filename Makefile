@@ -5,6 +5,7 @@ PROFILE ?= quick
 SEED    ?= 0
 PORT    ?= 8000
 SWEEP   ?=
+CONSTRAINTS ?=
 BIN     := $(VENV)/bin
 READY   := $(VENV)/.lfx-installed
 
@@ -14,7 +15,7 @@ READY   := $(VENV)/.lfx-installed
 help:  ## say what can be made
 	@echo "make WHAT, where WHAT is one of"
 	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 12
-	@echo "Settings: PYTHON=$(PYTHON) VENV=$(VENV) PROFILE=$(PROFILE) SEED=$(SEED) PORT=$(PORT)"
+	@echo "Settings: PYTHON=$(PYTHON) VENV=$(VENV) PROFILE=$(PROFILE) SEED=$(SEED) PORT=$(PORT) CONSTRAINTS=$(CONSTRAINTS)"
 
 book: $(READY)  ## execute what changed and build the HTML book
 	@$(BIN)/python book/build.py --profile $(PROFILE) --seed $(SEED)
@@ -37,15 +38,15 @@ serve:  ## show the built book at http://localhost:8000
 clean:  ## remove what was built (the environment stays)
 	rm -rf _build
 
-install: $(READY)  ## make the virtual environment and install into it
+install: $(READY)  ## make the virtual environment and install into it; CONSTRAINTS=constraints.txt for the kept numbers' versions
 
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt pyproject.toml setup.py $(CONSTRAINTS)
 	@command -v $(PYTHON) >/dev/null || \
 	  { echo "Python 3.11 or newer is needed, and there is no $(PYTHON); name one: make PYTHON=/path/to/python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Python 3.11 or newer is needed, \
 	$(PYTHON) is %d.%d; name another: make PYTHON=python3.12 ..." % v[:2])'
 	@echo "Installing into $(VENV) (a few minutes, several GB with torch) ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	@touch $@

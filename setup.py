@@ -1,4 +1,4 @@
-"""The wheel carries `data/checkpoints` within the package, as `lfx_utils/checkpoints`, which no table can say."""
+"""What pyproject.toml cannot say: the wheel carries `data/checkpoints` in the package, as `lfx_utils/checkpoints`."""
 
 from setuptools import find_packages, setup
 

@@ -28,6 +28,18 @@ def test_the_package_asks_for_what_the_requirements_ask_for():
     assert set(project["dependencies"]) <= set(asked)
 
 
+def test_the_constraints_name_every_requirement_and_every_version_of_the_kept_results():
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    pins = dict(re.findall(r"^([\w-]+)==(\S+)$", text, re.MULTILINE))
+    asked = re.findall(r"^([\w-]+)[><=]", (ROOT / "requirements.txt").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(asked) > 20 and set(asked) <= set(pins)
+    paths = (ROOT / "data" / "results").glob("*.json")
+    rows = [row for path in paths for row in json.loads(path.read_text(encoding="utf-8"))]
+    kept = {(name.capitalize() if name == "python" else name, number) for row in rows
+            for name, number in row["versions"].items()}  # fmt: skip
+    assert kept and [each for each in kept if pins.get(each[0]) != each[1] and " ".join(each) not in text] == []
+
+
 def test_pages_in_the_contents_exist():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     files = [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
@@ -132,6 +144,29 @@ def test_the_examples_in_the_readme_run_as_printed():
     sums, gains = (json.loads(line[line.index("[") :]) for line in both)
     assert sums == pytest.approx(gains, rel=0.05)
     assert shapes.startswith("torch.Size([2, 1, 64, 64]) torch.Size([2, 1, 64, 64]) [[")
+
+
+def test_the_public_face_is_the_page_s_and_runs_in_ten_lines():
+    page = (ROOT / "book" / "api.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    table = page[page.index("| name |") : page.index("## Explaining")]
+    named = {name for line in table.strip().splitlines()[2:] for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    program = (
+        f"{example}\nimport lfx_utils\nprint(sorted(lfx_utils.__all__))\nprint(maps.shape, masks.shape, nearest.shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    face, shapes = done.stdout.splitlines()
+    assert set(ast.literal_eval(face)) == named - {"encoders", "datasets"}
+    assert shapes.startswith("torch.Size([2, 3, 64, 64]) torch.Size([2, 1, 64, 64])")
+
+
+def test_the_package_imports_nothing_slow_that_torch_and_captum_do_not():
+    code = "import sys, torch, captum; before = set(sys.modules); import lfx_utils; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=240)
+    new = {name.partition(".")[0] for name in done.stdout.split()}
+    slow = {"torchvision", "scipy", "sklearn", "skimage", "pandas", "matplotlib", "IPython", "PIL", "timm", "sympy"}
+    assert "lfx_utils" in new and new & slow == set()
 
 
 def test_make_without_a_fitting_python_says_so(tmp_path):
