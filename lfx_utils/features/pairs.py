@@ -117,8 +117,9 @@ def decompose(
             from 0 or do not broadcast.
 
     Source:
-        Möller et al. 2023, "An attribution method for siamese encoders", Eqs. 5 to 8; Eberle et al. 2020 (BiLRP) share
-        out the same inner product by relevance propagation.
+        Möller et al. 2023, "An Attribution Method for Siamese Encoders" (integrated Jacobians; there the encoder is
+        shifted such that the baseline's representation is zero, where all terms but the matrix vanish). Eberle et al.
+        2022 (BiLRP) share out the same inner product by relevance propagation.
 
     >>> encoder = torch.nn.Linear(3, 2, bias=False).eval()
     >>> found = decompose(encoder, torch.rand(4, 3))
