@@ -52,8 +52,8 @@ def test_words_are_as_deep_as_their_scores_and_escaped():
 
 
 def test_matrix_and_choices_can_be_reached_without_a_script():
-    table = reasons.matrix(["a", "b"], ["c"], torch.tensor([[0.5], [-0.25]]))
-    assert re.findall(r">(-?\d+)</td>", table) == ["50", "-25"]
+    table = reasons.matrix(["a", "b", "d"], ["c"], torch.tensor([[0.5], [-0.25], [-0.001]]))
+    assert re.findall(r">(-?\d+)</td>", table) == ["50", "-25", "0"]
     page = reasons.choices(
         {"one": table, "<two>": "second"}, legend="A query", caption="What it shows.", name="why"
     ).data

@@ -34,7 +34,7 @@ def matrix(rows: list[str], columns: list[str], values: Tensor) -> str:
     head = "".join(f'<th scope="col" dir="auto">{html.escape(word)}</th>' for word in columns)
     body = "".join(
         f'<tr><th scope="row" dir="auto">{html.escape(word)}</th>'
-        + "".join(f'<td style="background-color:{_shade(value, bound)}">{100 * value:.0f}</td>' for value in line)
+        + "".join(f'<td style="background-color:{_shade(value, bound)}">{round(100 * value)}</td>' for value in line)
         + "</tr>"
         for word, line in zip(rows, values.tolist(), strict=True)
     )
