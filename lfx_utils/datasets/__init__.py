@@ -4,11 +4,19 @@ import warnings
 from dataclasses import replace
 from types import ModuleType
 
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
 from . import cifar10, coco, digits, dsprites, ecg5000, heartbeats, mnist, photographs, scenes, sprites, svhn, voc
 from .annotated import IGNORE, Annotated
 from .base import Dataset, Unavailable, data_root
+from .photograph import examples, photograph
 
-__all__ = ["IGNORE", "Annotated", "Dataset", "Unavailable", "data_root", "load", "load_annotated"]
+__all__ = [
+    "IGNORE", "Annotated", "Dataset", "Unavailable", "data_root", "examples", "load", "load_annotated", "photograph",
+    "some_photographs",
+]  # fmt: skip
 
 
 def _named(*modules: ModuleType) -> dict[str, ModuleType]:
@@ -90,6 +98,30 @@ def load_annotated(
     except Unavailable as error:
         reason = _replaced(name, module, error, download)
     return _marked(ANNOTATED[module.STAND_IN].load(split, count, seed, size), name, reason, root)
+
+
+def some_photographs(count: int, size: int = 224, seed: int = 0, root=None) -> Tensor:
+    """Draw photographs to explain, `(N, 3, size, size)` in [0, 1]: VOC 2012's animals, or scikit-image's eight.
+
+    Args:
+        count: how many; of scikit-image's at most 48, turned over and cut closer where more than eight are asked for.
+        size: side of the squares in pixels.
+        seed: of the draw from VOC.
+        root: the data root, see `load`.
+
+    >>> some_photographs(9, size=32).shape
+    torch.Size([9, 3, 32, 32])
+    """
+    try:
+        return voc.load("train", count, seed, size, root, year=2012).images
+    except Unavailable:
+        images, _ = examples(2 * size)
+    edge = size // 4
+    cuts = [
+        F.interpolate(images[..., cut : -cut or None, cut : -cut or None], size, mode="area")
+        for cut in (0, edge, edge + edge // 2)
+    ]
+    return torch.cat([part for cut in cuts for part in (cut, cut.flip(-1))])[:count]
 
 
 def _replaced(name: str, module: ModuleType, error: Unavailable, download: bool) -> str:

@@ -12,16 +12,17 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lfx_utils.datasets import Annotated, load_annotated
+from lfx_utils.datasets import Annotated, load, load_annotated
 from lfx_utils.encoders import shipped
 from lfx_utils.encoders.published import frozen
-from lfx_utils.measures.probes import probe
-from lfx_utils.models.pretext import DINO, SimCLR, Supervised, SwAV
+from lfx_utils.measures.probes import accuracy, probe
+from lfx_utils.models.pretext import DINO, SimCLR, Supervised, SwAV, halves
 from lfx_utils.progress import tqdm
 
 LICENCES = {
     "scenes": "As the project. Trained on generated shapes and on photographs of scikit-image, public domain or CC0.",
     "voc": "For research: trained on PASCAL VOC's photographs, which are their owners', under Flickr's terms of use.",
+    "cifar10": "For research: trained on CIFAR-10's photographs, gathered from the web; the set states no licence.",
 }
 WORK = Path(__file__).resolve().parents[2] / "_build" / "pretraining"
 
@@ -31,7 +32,7 @@ class Recipe:
     """How an encoder came about.
 
     Args:
-        data: a set of `load_annotated`.
+        data: a set of `load_annotated`, or `"cifar10"`.
         objective: `"supervised"`, `"simclr"`, `"swav"` or `"dino"`.
         architecture: of `shipped.ARCHITECTURES`.
         examples: how many training images, None for all.
@@ -66,11 +67,18 @@ RECIPES = {
     "scenes-shortcut": Recipe("scenes", "supervised", "narrow", epochs=6, shortcut="star"),
     "voc-supervised": Recipe("voc", "supervised", examples=None, epochs=40, size=96, start="scenes-supervised"),
     "voc-simclr": Recipe("voc", "simclr", examples=None, epochs=40, size=96, start="scenes-simclr", area=0.25),
+    "cifar-simclr": Recipe("cifar10", "simclr", examples=None, epochs=6, size=32, area=0.25),
 }
 
 
 def images(recipe: Recipe, split: str, count: int | None, seed: int, **options) -> Annotated:
-    """Load what the recipe trains on, or the test part of it."""
+    """Load what the recipe trains on, or the test part of it; CIFAR-10's images have neither masks nor boxes."""
+    if recipe.data == "cifar10":
+        sizes = {"train": 1, "test": 1} | {split: count}
+        data = load("cifar10", **sizes, seed=seed)
+        labels = torch.nn.functional.one_hot(getattr(data, f"{split}_labels"), len(data.class_names)).bool()
+        none = torch.empty(len(labels), 0)
+        return Annotated(data.name, getattr(data, split), none, (), (), labels, data.class_names, data.provenance)
     if recipe.shortcut:
         options["shortcut"] = recipe.shortcut
     return load_annotated(
@@ -196,7 +204,7 @@ def pretrain(name: str, seed: int = 0, folder: Path = shipped.CHECKPOINTS) -> di
         **{key: value for key, value in vars(recipe).items() if value is not None},
         "seed": seed,
         "provenance": provenance,
-        "device": "CPU, bfloat16",
+        "device": "CPU, bfloat16" if halves(torch.device("cpu")) else "CPU, float32",
         "cpu_seconds": round(seconds),
         "parameters": sum(parameter.numel() for parameter in kept.parameters()),
         "linear_probe": probe_scores(recipe, kept, seed),
@@ -213,11 +221,12 @@ def _bytes(data: Annotated) -> Tensor:
 
 
 def probe_scores(recipe: Recipe, encoder: nn.Module, seed: int) -> dict[str, float]:
-    """Probe on up to 4,000 images of the recipe's data, 2,000 for the test; scenes that were not trained on."""
+    """Probe on all the recipe's data, or on 4,000 scenes that were not trained on, with 2,000 for the test."""
     fresh = seed + 1 if recipe.data == "scenes" else seed
     most = (4_000, 2_000) if recipe.data == "scenes" else (None, None)
     parts = [images(recipe, split, count, fresh) for split, count in zip(("train", "test"), most)]
-    return {key: round(value, 4) for key, value in probe(encoder, *parts).items()}
+    found = (accuracy if recipe.data == "cifar10" else probe)(encoder, *parts)
+    return {key: round(value, 4) for key, value in found.items()}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import resnet50
@@ -63,10 +64,31 @@ def imagenet_vit() -> ViT:
     return ViT(224, 16, 384, 12, 6, 1536, convolutions=False, normalise=Normalise(*IMAGENET))
 
 
+def timm_vit(name: str, mean, std, features: int = 0) -> nn.Sequential:
+    """A vision transformer of timm, images in [0, 1] of any multiple of its patch; parts `normalise` and `vit`.
+
+    Args:
+        name: timm's.
+        mean: of each channel.
+        std: of each channel.
+        features: length of the embedding that it projects to, 0 for its own class token.
+    """
+    import timm
+
+    return nn.Sequential(
+        OrderedDict(
+            normalise=Normalise(mean, std),
+            vit=timm.create_model(name, num_classes=features, dynamic_img_size=True),
+        )
+    )
+
+
 FACEBOOK = "https://dl.fbaipublicfiles.com"
 BOLTS = "https://pl-bolts-weights.s3.us-east-2.amazonaws.com"
 CIFAR = "https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models"
-HEADS = r"fc\.|linear\.|projection_head\.|prototypes\."
+HUB = "https://huggingface.co/timm"
+CLIP = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+HEADS = r"fc\.|linear\.|projection_head\.|prototypes\.|mask_token"
 # Publishers that give no checksum: there the keys and shapes must fit to the last.
 PRETRAINED: dict[str, tuple[Callable[[], nn.Module], tuple[Source, ...]]] = {
     "supervised": (
@@ -94,6 +116,15 @@ PRETRAINED: dict[str, tuple[Callable[[], nn.Module], tuple[Source, ...]]] = {
     ),
     "dino": (imagenet_resnet50, (Source(f"{FACEBOOK}/dino/dino_resnet50_pretrain/dino_resnet50_pretrain.pth"),)),
     "dino-vit": (imagenet_vit, (Source(f"{FACEBOOK}/dino/dino_deitsmall16_pretrain/dino_deitsmall16_pretrain.pth"),)),
+    "dinov2-vit": (
+        partial(timm_vit, "vit_small_patch14_dinov2", *IMAGENET),
+        (Source(f"{FACEBOOK}/dinov2/dinov2_vits14/dinov2_vits14_pretrain.pth"),),
+    ),
+    # OpenAI trained with another GELU, which is not in the file: the plain architecture would load it, and be wrong.
+    "clip-vit": (
+        partial(timm_vit, "vit_base_patch32_clip_quickgelu_224", *CLIP, features=512),
+        (Source(f"{HUB}/vit_base_patch32_clip_224.openai/resolve/main/model.safetensors"),),
+    ),
     "cifar10-resnet20": (
         partial(cifar10_resnet, 20),
         (Source(f"{CIFAR}/resnet20-12fca82f.th", ("state_dict",), "module.", "12fca82f"),),
@@ -108,10 +139,11 @@ PRETRAINED: dict[str, tuple[Callable[[], nn.Module], tuple[Source, ...]]] = {
 def pretrained(name: str, root=None, download: bool = False) -> nn.Module:
     """Load one of the encoders that the papers explain, images in [0, 1] to `(B, D)`, frozen.
 
-    ImageNet's ResNet-50 `supervised`, `simclr`, `swav`, `dino`, its ViT-S/16 `dino-vit`, and CIFAR-10's
-    `cifar10-resnet20` and `cifar10-resnet56`. Files are looked for in `<root>/weights`: the publisher's own, or a
-    converted `<name>.safetensors` with torchvision's keys. Nothing is unpickled: a publisher's file that holds more
-    than tensors and plain values is refused.
+    ImageNet's ResNet-50 `supervised`, `simclr`, `swav`, `dino`, its ViT-S/16 `dino-vit`, DINOv2's ViT-S/14
+    `dinov2-vit`, the image encoder of OpenAI's CLIP `clip-vit` (ViT-B/32, its 512-dimensional embedding), and
+    CIFAR-10's `cifar10-resnet20` and `cifar10-resnet56`. Files are looked for in `<root>/weights`: the publisher's
+    own, or a converted `<name>.safetensors` with torchvision's keys (timm's for `dinov2-vit` and `clip-vit`). Nothing
+    is unpickled: a publisher's file that holds more than tensors and plain values is refused.
 
     Args:
         name: one of the above.
@@ -130,10 +162,10 @@ def pretrained(name: str, root=None, download: bool = False) -> nn.Module:
     folder = data_root(root) / "weights"
     converted = folder / f"{name}.safetensors"
     if converted.is_file():
-        return _filled(build(), load_file(converted), converted)
+        return _filled(build(), _state(converted, Source("")), converted)
     reasons = []
     for source in sources:
-        path = folder / Path(source.address).name
+        path = converted if source.address.endswith(".safetensors") else folder / Path(source.address).name
         try:
             if not path.is_file():
                 if not download:
@@ -165,13 +197,15 @@ def _state(path: Path, source: Source) -> dict[str, Tensor]:
             if not hashlib.file_digest(file, "sha256").hexdigest().startswith(source.sha256):
                 raise Unavailable(f"{path} is not the known file (its SHA-256 differs)")
     try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         for key in source.path:
             state = state[key]
         return own(state, source.prefix)
     except pickle.UnpicklingError as error:
         raise Unavailable(f"{path} is damaged, or holds more than tensors and plain values") from error
-    except (RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError) as error:
+    except (RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError, SafetensorError) as error:
         raise Unavailable(f"{path} is damaged ({error!r:.100})") from error
 
 
@@ -183,8 +217,8 @@ def own(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 def _filled(encoder: nn.Module, state: dict[str, Tensor], path: Path) -> nn.Module:
     """Load the weights, every key and every shape of them, and freeze the encoder."""
-    target = getattr(encoder, "resnet", encoder)
-    if "cls_token" in state:
+    target = next((getattr(encoder, part) for part in ("resnet", "vit") if hasattr(encoder, part)), encoder)
+    if isinstance(encoder, ViT) and "cls_token" in state:
         state = {_renamed(key): value for key, value in state.items()}
     try:
         target.load_state_dict(state)

@@ -1,49 +1,93 @@
-"""Trained encoders by name: the small ones that this project ships, and the large ones that the papers explain."""
+"""The encoders that this project ships, by name: checked against their cards, frozen, beside their untrained twins."""
 
 import hashlib
 import json
 from functools import partial
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lfx_utils.encoders.published import frozen, pretrained
+from lfx_utils.encoders.published import frozen
+from lfx_utils.models.efficientnet import efficientnet_lite0
 from lfx_utils.models.resnet import small_resnet
 from lfx_utils.models.vit import ViT
 
-__all__ = ["card", "frozen", "load", "names", "pretrained", "weights"]
-
 CHECKPOINTS = Path(__file__).resolve().parents[2] / "data" / "checkpoints"
-ARCHITECTURES = {"resnet": small_resnet, "narrow": partial(small_resnet, (16, 32, 64, 128)), "vit": ViT}
+ARCHITECTURES = {
+    "resnet": small_resnet,
+    "narrow": partial(small_resnet, (16, 32, 64, 128)),
+    "vit": ViT,
+    "efficientnet-lite0": efficientnet_lite0,
+}
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the encoders that this project trained and ships."""
+    """Return the names of the encoders that this project ships."""
     return tuple(sorted(path.stem for path in CHECKPOINTS.glob("*.safetensors")))
 
 
 def card(name: str) -> dict:
-    """Return an encoder's card: command, data, seed, seconds, scores beside chance and an untrained network's.
+    """Return an encoder's card: command, data, seed, licence, scores beside chance and an untrained network's.
 
     Raises:
         ValueError: an unknown name.
     """
-    return json.loads(_shipped(name).with_suffix(".json").read_text())
+    return json.loads(_shipped(name).with_suffix(".json").read_text(encoding="utf-8"))
 
 
 def load(name: str) -> nn.Module:
-    """Load an encoder that this project trained: images `(B, 3, H, W)` in [0, 1] to `(B, D)`, frozen, in float32.
+    """Load an encoder that this project ships: images `(B, 3, H, W)` in [0, 1] to `(B, D)`, frozen, in float32.
 
     Raises:
         ValueError: an unknown name, or a file that does not have the checksum on its card.
+        ModuleNotFoundError: `efficientnet-lite0` without timm.
 
     >>> load("scenes-supervised").training
     False
     """
-    encoder = ARCHITECTURES[card(name)["architecture"]]()
-    encoder.load_state_dict(_checked(_shipped(name)))  # kept in half precision, copied into float32
-    return frozen(encoder)
+    return _encoder(_trained(name))
+
+
+def untrained(name: str, seed: int = 0) -> nn.Module:
+    """Return an encoder's untrained twin: the same network, its weights drawn anew from the seed, frozen.
+
+    Raises:
+        ValueError: an unknown name.
+        ModuleNotFoundError: as for `load`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _encoder(ARCHITECTURES[card(name)["architecture"]]())
+
+
+def classifier(name: str = "efficientnet-lite0") -> nn.Module:
+    """Load an encoder followed by its classifier, images `(B, 3, H, W)` in [0, 1] to logits, frozen, in float32.
+
+    Args:
+        name: of a shipped encoder that has one; `efficientnet-lite0` gives ImageNet's `(B, 1000)`.
+
+    Raises:
+        ValueError: an unknown name, an encoder without a classifier, or a file that is not the card's.
+        ModuleNotFoundError: as for `load`.
+    """
+    network = _trained(name)
+    if not hasattr(network, "classifier"):
+        raise ValueError(
+            f"name must be that of an encoder with a classifier, such as efficientnet-lite0; got {name!r}."
+        )
+    return network
+
+
+def _trained(name: str) -> nn.Module:
+    network = ARCHITECTURES[card(name)["architecture"]]()
+    network.load_state_dict(_checked(_shipped(name)))  # kept in half precision, copied into float32
+    return frozen(network)
+
+
+def _encoder(network: nn.Module) -> nn.Module:
+    return frozen(network[:-1] if hasattr(network, "classifier") else network)
 
 
 def weights(task: str, run: str) -> dict[str, Tensor]:
@@ -71,7 +115,7 @@ def weights(task: str, run: str) -> dict[str, Tensor]:
 
 
 def _checked(path: Path) -> dict[str, Tensor]:
-    about = json.loads(path.with_suffix(".json").read_text())
+    about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
         raise ValueError(f"{path} is not the file that its card describes (its SHA-256 differs).")
     return load_file(path)

@@ -1,0 +1,61 @@
+"""Photographs of a reader's own, and those that come with scikit-image, as an encoder takes them."""
+
+from os import PathLike
+
+import numpy as np
+import skimage
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
+
+from .annotated import square
+from .photographs import CLASS_NAMES, FUNCTIONS
+
+LEAST = 16  # pixels
+
+
+def photograph(source: str | PathLike | Image.Image, size: int = 224) -> Tensor:
+    """Read one photograph: turned as its camera noted, in colours, the short side brought to `size`, the centre kept.
+
+    Grey pictures get three equal channels, 16 bits are scaled to [0, 1], what is transparent lies on white.
+
+    Args:
+        source: a file, or a picture of Pillow's.
+        size: side of the square in pixels.
+
+    Returns:
+        float32 `(3, size, size)` in [0, 1]; `torch.stack` makes a batch of several.
+
+    Raises:
+        ValueError: no picture, one of fewer than 16 pixels a side, or one whose white nobody knows (32 bits).
+        FileNotFoundError: no such file.
+    """
+    try:
+        picture = source if isinstance(source, Image.Image) else Image.open(source)
+        picture = ImageOps.exif_transpose(picture)
+    except (UnidentifiedImageError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"source must be a picture that Pillow can read; {source} is none ({error}).") from error
+    if min(picture.size) < LEAST:
+        raise ValueError(f"source must have at least {LEAST} pixels a side, got {picture.width} × {picture.height}.")
+    return square(pil_to_tensor(_colours(picture)), None, size)[0]
+
+
+def _colours(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture).astype(np.uint16) / 257).round().astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError(f"source must have 8 or 16 bits a channel; a picture of mode {picture.mode} has no white.")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
+
+
+def examples(size: int = 224) -> tuple[Tensor, tuple[str, ...]]:
+    """Return scikit-image's eight photographs, `(8, 3, size, size)` in [0, 1], and their names."""
+    found = (getattr(skimage.data, function)() for function in FUNCTIONS)
+    found = (picture[0] if isinstance(picture, tuple) else picture for picture in found)  # a stereo pair's left one
+    return torch.stack([photograph(Image.fromarray(picture), size) for picture in found]), CLASS_NAMES
