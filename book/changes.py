@@ -14,6 +14,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 PACKAGE = "lfx_utils"
 VERSIONS = (
     "torch", "torchvision", "captum", "numpy", "scipy", "scikit-learn", "scikit-image", "quantus", "prodigyopt",
+    "transformers",
 )  # fmt: skip
 DATA = ("data/published", "data/results", "data/checkpoints")
 

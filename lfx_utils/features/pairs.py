@@ -5,6 +5,7 @@ baseline and c_p(x) = ∫ ∂f/∂x_p (x_p − a_p) along the straight line from
 sum over pairs of parts. A decomposition belongs to one input: N of them explain N² pairs by products of matrices.
 """
 
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -117,8 +118,9 @@ def decompose(
             from 0 or do not broadcast.
 
     Source:
-        Möller et al. 2023, "An attribution method for siamese encoders", Eqs. 5 to 8; Eberle et al. 2020 (BiLRP) share
-        out the same inner product by relevance propagation.
+        Möller et al. 2023, "An Attribution Method for Siamese Encoders" (integrated Jacobians; there the encoder is
+        shifted such that the baseline's representation is zero, where all terms but the matrix vanish). Eberle et al.
+        2022 (BiLRP) share out the same inner product by relevance propagation.
 
     >>> encoder = torch.nn.Linear(3, 2, bias=False).eval()
     >>> found = decompose(encoder, torch.rand(4, 3))
@@ -218,7 +220,8 @@ def _forward(function, points: Tensor, gap: Tensor, owner: Tensor, bound: int) -
         return jvp(function, (points,), (torch.where(owner == part, gap, 0),))[1]
 
     count = torch.arange(int(owner.max()) + 1, device=points.device)
-    with torch.no_grad():
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)  # torch's own use of it
         return vmap(push, out_dims=1, chunk_size=max(1, bound // len(points)))(count)
 
 
