@@ -34,7 +34,7 @@ def errata(everything: list[Chapter]) -> dict[str, str]:
     """Return for each erratum what the chapters recorded about it: statement, number, a link to the cell."""
     recorded = {row["id"]: row for chapter in everything for row in chapter.recorded()}
     lines: dict[str, list[str]] = {}
-    with (ROOT / "data" / "published" / "claims.csv").open(newline="") as file:
+    with (ROOT / "data" / "published" / "claims.csv").open(newline="", encoding="utf-8") as file:
         for claim in (claim for claim in csv.DictReader(file) if claim["paper"] == "errata"):
             own = lines.setdefault(claim["row"].replace("ERR.", "erratum-"), ["Computed when this book was built:", ""])
             row = recorded.get(claim["id"], {"value": None, "note": "not computed in this build"})

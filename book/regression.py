@@ -21,7 +21,7 @@ COLUMNS = ("profile", "dataset", "id", "low", "high")
 
 def read() -> dict[tuple[str, str, str], tuple[float, float]]:
     """Return the bands by (profile, data set, claim id)."""
-    with BANDS.open(newline="") as file:
+    with BANDS.open(newline="", encoding="utf-8") as file:
         return {
             tuple(row[c] for c in COLUMNS[:3]): (float(row["low"]), float(row["high"])) for row in csv.DictReader(file)
         }
@@ -53,11 +53,11 @@ def band(runs: list[dict]) -> tuple[float, float]:
 
 def make(folders: list[Path]) -> None:
     """Write the bands of every number in the folders' records; identities get their tolerance, timings none."""
-    with (ROOT / "data" / "published" / "claims.csv").open(newline="") as file:
+    with (ROOT / "data" / "published" / "claims.csv").open(newline="", encoding="utf-8") as file:
         claims = {claim["id"]: claim for claim in csv.DictReader(file)}
     found: dict[tuple, list[dict]] = {}
     for path in sorted(path for folder in folders for path in folder.rglob("*.json")):
-        for row in json.loads(path.read_text()):
+        for row in json.loads(path.read_text(encoding="utf-8")):
             found.setdefault((row["profile"], row["dataset"], row["id"]), []).append(row)
     bands = read() if BANDS.exists() else {}
     for key, runs in found.items():
@@ -66,7 +66,7 @@ def make(folders: list[Path]) -> None:
             continue
         proof = claim["kind"] in ("identity", "test") and claim["published"] == "0" and runs[0]["low"] is None
         bands[key] = (0.0, float(claim["spread"])) if proof else band(runs)
-    with BANDS.open("w", newline="") as file:
+    with BANDS.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(COLUMNS)
         writer.writerows((*key, f"{low:.6g}", f"{high:.6g}") for key, (low, high) in sorted(bands.items()))
@@ -85,7 +85,7 @@ def main() -> int:
     paths = sorted((BUILD / "results" / asked.profile).glob("*.json"))
     if not paths:
         sys.exit(f"There are no records of the {asked.profile} profile in {BUILD / 'results'}: run make book first.")
-    rows = [row for path in paths for row in json.loads(path.read_text())]
+    rows = [row for path in paths for row in json.loads(path.read_text(encoding="utf-8"))]
     wrong = outside(rows)
     print("\n".join([*wrong, f"{len(rows) - len(wrong)} of {len(rows)} records are inside their bands or have none."]))
     return bool(wrong)

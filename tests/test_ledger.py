@@ -118,7 +118,7 @@ def test_a_forgotten_stand_in_is_named_all_the_same():
 
 def test_a_record_says_what_how_and_where(session):
     ledger.record(session, ORDER, (0.5, 0.4, 0.6), dataset=Data("mnist"), note="n", runs=3)
-    (row,) = json.loads((session.out / "01_completeness.json").read_text())
+    (row,) = json.loads((session.out / "01_completeness.json").read_text(encoding="utf-8"))
     expected = {"value": 0.5, "low": 0.4, "high": 0.6, "dataset": "mnist", "seed": 0, "profile": "smoke", "runs": 3}
     assert {name: row[name] for name in expected} == expected and "verdict" not in row
     assert row["versions"]["torch"] and row["provenance"] == "made for a test" and row["recorded"]
@@ -152,15 +152,15 @@ def test_a_summary_has_a_line_for_each_table(session):
 )
 def test_bad_records_leave_the_file_as_it_was(session, arguments, error, message):
     ledger.record(session, "LF.PA.3.rotation", 1e-9)
-    before = (session.out / "01_completeness.json").read_text()
+    before = (session.out / "01_completeness.json").read_text(encoding="utf-8")
     with pytest.raises(error, match=message):
         ledger.record(session, *arguments)
-    assert (session.out / "01_completeness.json").read_text() == before
+    assert (session.out / "01_completeness.json").read_text(encoding="utf-8") == before
 
 
 def test_a_number_that_is_none_is_stored_as_missing(session):
     ledger.record(session, ORDER, float("nan"), note="diverged")
-    text = (session.out / f"{session.chapter}.json").read_text()
+    text = (session.out / f"{session.chapter}.json").read_text(encoding="utf-8")
     assert "NaN" not in text and json.loads(text)[0]["value"] is None
     assert ledger.summary(session).verdict.tolist() == ["not computable"]
 
@@ -177,5 +177,5 @@ def test_a_record_names_the_cell_that_the_page_will_show(tmp_path, monkeypatch):
     cells = [nbformat.v4.new_code_cell(source) for source in (setup, "1", record, "2")]
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, kernel_name="python3", timeout=120).execute()
-    (row,) = json.loads((tmp_path / "smoke" / "01_completeness.json").read_text())
+    (row,) = json.loads((tmp_path / "smoke" / "01_completeness.json").read_text(encoding="utf-8"))
     assert row["cell"] == notebook.cells[2].execution_count == 3

@@ -22,7 +22,7 @@ CLOSED = "http://127.0.0.1:9"  # nothing listens on the discard port: whoever as
 
 
 def cells(path: Path, kind: str) -> list[dict]:
-    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
+    return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == kind]
 
 
 def source(cell: dict) -> str:
@@ -31,7 +31,7 @@ def source(cell: dict) -> str:
 
 @EVERY
 def test_kernel_is_called_python3(path):
-    assert json.loads(path.read_text())["metadata"]["kernelspec"]["name"] == "python3"
+    assert json.loads(path.read_text(encoding="utf-8"))["metadata"]["kernelspec"]["name"] == "python3"
 
 
 @EVERY
@@ -53,7 +53,7 @@ def test_one_cell_holds_the_parameters(path):
 def test_setup_for_colab_comes_first(path):
     first = cells(path, "code")[0]
     assert "colab" in source(first).lower() and "# !" not in source(first)
-    address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
+    address = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
     assert f'repository = "{address}"' in source(first) and "    !git clone" in source(first)
     assert "parameters" not in first["metadata"].get("tags", [])
 
@@ -94,7 +94,7 @@ def run(path: Path, folder: Path) -> tuple[Path, list[dict]]:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr[-4000:]
     records = folder / "out" / "smoke" / f"{path.stem}.json"  # a chapter without claims writes none
-    return folder / path.name, json.loads(records.read_text()) if records.exists() else []
+    return folder / path.name, json.loads(records.read_text(encoding="utf-8")) if records.exists() else []
 
 
 @pytest.mark.long
@@ -102,7 +102,7 @@ def run(path: Path, folder: Path) -> tuple[Path, list[dict]]:
 def test_runs_alone_offline_and_from_anywhere(path, tmp_path):
     (tmp_path / "one").mkdir()
     executed, records = run(path, tmp_path / "one")
-    with (ROOT / "data" / "published" / "claims.csv").open(newline="") as file:
+    with (ROOT / "data" / "published" / "claims.csv").open(newline="", encoding="utf-8") as file:
         claims = [row for row in csv.DictReader(file) if row["page"] == path.stem]
     of_this_page = {row["id"] for row in claims if row["kind"] != "table" and not row["why"]}
     recorded = {row["id"] for row in records}

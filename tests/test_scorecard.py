@@ -105,8 +105,8 @@ class Table(HTMLParser):
 
 def test_the_page_is_whole_html_with_a_row_and_a_link_a_claim(folder):
     out, identity, _, gap = folder
-    records = json.loads((out / "01_completeness.json").read_text())
-    (out / "01_completeness.json").write_text(json.dumps([row | {"cell": 7} for row in records]))
+    records = json.loads((out / "01_completeness.json").read_text(encoding="utf-8"))
+    (out / "01_completeness.json").write_text(json.dumps([row | {"cell": 7} for row in records]), encoding="utf-8")
     frame = scorecard.collect(out)
     table = Table(scorecard.page(frame))
     assert table.open == [] and len(table.rows) == len(frame) == len(table.links)
@@ -120,7 +120,7 @@ def test_the_files_for_machines_hold_the_same_rows(folder):
     frame = scorecard.collect(folder[0])
     table, records = scorecard.save(frame, folder[0] / "scorecard")
     assert list(pd.read_csv(table, index_col="id").index) == list(frame.index)
-    rows = json.loads(records.read_text())
+    rows = json.loads(records.read_text(encoding="utf-8"))
     assert [row["id"] for row in rows] == list(frame.index)
     assert {row["headline"] for row in rows} == set(frame["headline"])
     assert scorecard.collect(folder[0])["verdict"].tolist() == frame["verdict"].tolist()  # they are no records

@@ -49,14 +49,20 @@ def sweep(tmp_path):
 
 def command(root: Path, chapters: dict, seeds=(0, 1)) -> list[str]:
     settings = {"profile": "smoke", "seeds": list(seeds), "threads": 1, "gpus": 0, "out": "out", "chapters": chapters}
-    (root / "workflow" / "config.yaml").write_text(yaml.safe_dump(settings))
-    asked = (ROOT / "Makefile").read_text().split("-m snakemake ")[1].split("$(SWEEP)")[0].replace("\\\n", " ")
+    (root / "workflow" / "config.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    asked = (
+        (ROOT / "Makefile")
+        .read_text(encoding="utf-8")
+        .split("-m snakemake ")[1]
+        .split("$(SWEEP)")[0]
+        .replace("\\\n", " ")
+    )
     return [sys.executable, "-m", "snakemake", *asked.replace("--cores all", "--cores 2").split()]
 
 
 def starts(root: Path, chapter: str, seed: int) -> int:
     path = root / "out" / "runs" / chapter / "all" / str(seed) / "smoke" / "starts"
-    return len(path.read_text()) if path.exists() else 0
+    return len(path.read_text(encoding="utf-8")) if path.exists() else 0
 
 
 @pytest.mark.long
@@ -79,13 +85,13 @@ def test_a_sweep_survives_a_failure_and_a_kill(sweep):
 
     asked = command(sweep, {"good": {"all": {}}, "slow": {"all": {"wait": 0}}, "bad": {"all": {}}})
     again = subprocess.run(asked, cwd=sweep, capture_output=True, text=True, timeout=300)
-    assert again.returncode != 0 and "the reason why" in (sweep / "out/logs/bad/all/0.log").read_text()
+    assert again.returncode != 0 and "the reason why" in (sweep / "out/logs/bad/all/0.log").read_text(encoding="utf-8")
     assert [starts(sweep, "good", seed) for seed in (0, 1)] == [1, 1]  # the finished one was not made again
     assert [starts(sweep, "slow", seed) for seed in (0, 1)] == [2, 1]
     table = pd.read_csv(sweep / "out" / "partial.csv").set_index("chapter")
     assert table.loc["good", ["value", "runs"]].tolist() == [1.5, 2]  # the mean of 1 and 2
     assert table.loc["good", "verdict"] == "open"  # two seeds tell little
-    (record,) = json.loads((records / "slow/all/0.json").read_text())
+    (record,) = json.loads((records / "slow/all/0.json").read_text(encoding="utf-8"))
     assert record["command"] == "papermill notebooks/slow.ipynb out.ipynb -p wait 0 -p profile smoke -p seed 0"
 
     asked = command(sweep, {"good": {"all": {}}, "slow": {"all": {"wait": 0}}})
@@ -95,11 +101,11 @@ def test_a_sweep_survives_a_failure_and_a_kill(sweep):
 
 
 def test_every_chapter_and_parameter_of_the_sweep_exists():
-    chapters = yaml.safe_load((ROOT / "workflow" / "config.yaml").read_text())["chapters"]
+    chapters = yaml.safe_load((ROOT / "workflow" / "config.yaml").read_text(encoding="utf-8"))["chapters"]
     notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
     assert set(chapters) <= notebooks
     for chapter, parts in chapters.items():
-        cells = json.loads((ROOT / "notebooks" / f"{chapter}.ipynb").read_text())["cells"]
+        cells = json.loads((ROOT / "notebooks" / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
         (tagged,) = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
         known = {line.split("=")[0].strip() for line in tagged.splitlines()}
         assert {name for part in parts.values() for name in part} <= known

@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--name", default="sweep.csv")
     asked = parser.parse_args()
     paths = sorted((asked.out / "records").rglob("*.json"))
-    rows = [row | {"part": path.parent.name} for path in paths for row in json.loads(path.read_text())]
+    rows = [row | {"part": path.parent.name} for path in paths for row in json.loads(path.read_text(encoding="utf-8"))]
     groups = pd.DataFrame(rows).groupby(GROUP, sort=False) if rows else []
     table = pd.DataFrame([over_seeds(group) for _, group in groups])
     write(asked.out / asked.name, table.to_csv(index=False))

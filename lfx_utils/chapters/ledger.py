@@ -75,7 +75,7 @@ def record(
     rows = read(path)
     rows[claim_id] = row
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(list(rows.values()), indent=1))
+    part.write_text(json.dumps(list(rows.values()), indent=1), encoding="utf-8")
     part.replace(path)
 
 
@@ -90,7 +90,7 @@ def _cell() -> int | None:
 
 def read(path: Path) -> dict[str, dict]:
     """Return the records of a file, by claim id; none if there is no such file."""
-    return {row["id"]: row for row in json.loads(path.read_text())} if path.exists() else {}
+    return {row["id"]: row for row in json.loads(path.read_text(encoding="utf-8"))} if path.exists() else {}
 
 
 def summary(session) -> pd.DataFrame:

@@ -130,7 +130,7 @@ def save(frame: pd.DataFrame, folder: Path) -> tuple[Path, Path]:
     paths = folder / "scorecard.csv", folder / "scorecard.json"
     frame.to_csv(paths[0])
     headline(frame).to_csv(folder / "headline.csv", index_label="claims")
-    paths[1].write_text(frame.reset_index().to_json(orient="records", indent=1))
+    paths[1].write_text(frame.reset_index().to_json(orient="records", indent=1), encoding="utf-8")
     return paths
 
 
