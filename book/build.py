@@ -38,7 +38,7 @@ def cores() -> int:
 
 def chapters() -> list[str]:
     """Return the names of the notebooks in the table of contents, in its order."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     files = [entry["file"] for part in toc.get("parts", [toc]) for entry in part["chapters"]]
     return [Path(file).name for file in files if file.startswith("notebooks/")]
 
@@ -68,6 +68,7 @@ def execute(todo: list[Chapter], jobs: int, threads: int) -> dict[str, str]:
         "JUPYTER_PREFER_ENV_PATH": "1",  # the kernel `python3` of this environment, not the user's own
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         "TQDM_DISABLE": "1",
+        "PYTHONUTF8": "1",  # what the kernels print is read as UTF-8, whatever the locale
     }
     environment.pop("MPLBACKEND", None)  # it would keep figures out of the notebooks
     if environment.get("LFX_DATA"):
@@ -111,14 +112,14 @@ def typeset(everything: list[Chapter]) -> str:
     parts = [changes.digest([source], source), changes.digest([ROOT / "lfx_utils"], ROOT)]
     parts += [changes.version(name) for name in TYPESETTERS]
     state, mark = hashlib.sha256("".join(parts).encode()).hexdigest(), final / ".made-from"
-    if mark.is_file() and mark.read_text() == state:
+    if mark.is_file() and mark.read_text(encoding="utf-8") == state:
         return ""
     print("Typesetting ...", flush=True)
     shutil.rmtree(output, ignore_errors=True)
     command = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()", "build", str(source)]
     process = subprocess.Popen(
-        [*command, "--path-output", str(output), "-W", "-n", "--keep-going"], cwd=BUILD, text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [*command, "--path-output", str(output), "-W", "-n", "--keep-going"], cwd=BUILD, encoding="utf-8",
+        env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
         log, _ = process.communicate()
@@ -132,8 +133,11 @@ def typeset(everything: list[Chapter]) -> str:
         return "\n".join(wrong or log.splitlines()[-15:]).replace(f"{source}/", "")
     made = output / "_build" / "html"
     for page in made.rglob("*.html"):  # 1.5 MB a page for icons that the theme's style sheet has as fonts already
-        page.write_text(re.sub(r"<script[^>]*/fontawesome\.js[^>]*></script>\n?", "", page.read_text()))
-    (made / mark.name).write_text(state)
+        page.write_text(
+            re.sub(r"<script[^>]*/fontawesome\.js[^>]*></script>\n?", "", page.read_text(encoding="utf-8")),
+            encoding="utf-8",
+        )
+    (made / mark.name).write_text(state, encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     made.replace(final)
     return ""
@@ -141,7 +145,7 @@ def typeset(everything: list[Chapter]) -> str:
 
 def configuration() -> dict:
     """Return `_config.yml` with what follows from the public address: where the pages will lie, and their card."""
-    settings = yaml.safe_load((ROOT / "_config.yml").read_text())
+    settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     owner, name = settings["repository"]["url"].rstrip("/").split("/")[-2:]
     pages = f"https://{owner}.github.io/{name}"
     settings["html"]["baseurl"] = f"{pages}/"
@@ -174,7 +178,7 @@ def report(everything: list[Chapter], executed: set[str], failures: dict[str, st
         print(f"{chapter.name:{width}}  {seconds:7}  {how}")
     table = BUILD / "results" / profile / "times.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
-    with table.open("w", newline="") as file:
+    with table.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
 
 

@@ -22,7 +22,7 @@ def write(path: Path, text: str) -> None:
     """Write a file at once or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text)
+    draft.write_text(text, encoding="utf-8")
     draft.replace(path)
 
 
@@ -46,18 +46,20 @@ class Chapter:
         self.executed, self.failed = kept / f"{name}.ipynb", kept / f"{name}.failed.ipynb"
         self.running, self.stamp = kept / f".{name}.running.ipynb", kept / f"{name}.json"
         self.records = BUILD / "results" / profile / f"{name}.json"
-        self.gathers = json.loads(self.source.read_text())["metadata"].get("lfx", {}).get("gathers", False)
+        self.gathers = (
+            json.loads(self.source.read_text(encoding="utf-8"))["metadata"].get("lfx", {}).get("gathers", False)
+        )
 
     @cached_property
     def key(self) -> str:
         """The hash of what the outputs depend on; for a chapter that gathers, of the others' records too."""
         others = [path for path in self.records.parent.glob("*.json") if path != self.records] if self.gathers else []
-        return changes.key(json.loads(self.source.read_text()), ROOT, self.profile, self.seed, others)
+        return changes.key(json.loads(self.source.read_text(encoding="utf-8")), ROOT, self.profile, self.seed, others)
 
     def past(self) -> dict:
         """Return the stamp of the last finished execution, fresh or not; empty if there is none."""
         try:
-            return json.loads(self.stamp.read_text())
+            return json.loads(self.stamp.read_text(encoding="utf-8"))
         except (FileNotFoundError, json.JSONDecodeError):
             return {}
 
@@ -78,7 +80,7 @@ class Chapter:
         command += ["--cwd", str(self.source.parent)]
         started = time.perf_counter()
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8",
             start_new_session=True,
         )  # fmt: skip
         running.add(process)
@@ -105,8 +107,8 @@ class Chapter:
 
     def page(self) -> str:
         """Return today's text with the kept outputs, and a last line that says how they were made."""
-        page, made = json.loads(self.source.read_text()), self.past()
-        done = json.loads(self.executed.read_text())
+        page, made = json.loads(self.source.read_text(encoding="utf-8")), self.past()
+        done = json.loads(self.executed.read_text(encoding="utf-8"))
         page["metadata"]["language_info"] = done["metadata"]["language_info"]
         done = [cell for cell in done["cells"] if "injected-parameters" not in cell["metadata"].get("tags", [])]
         outputs = iter([cell for cell in done if cell["cell_type"] == "code"])
@@ -137,18 +139,18 @@ class Chapter:
 
     def figures(self) -> list[str]:
         """Return a line a captioned figure: a link that shows its caption."""
-        cells = json.loads(self.source.read_text())["cells"]
+        cells = json.loads(self.source.read_text(encoding="utf-8"))["cells"]
         labelled = [cell["metadata"].get("mystnb", {}).get("figure", {}) for cell in cells]
         return [f"- {{ref}}`{figure['name']}`" for figure in labelled if "name" in figure]
 
     def recorded(self) -> list[dict]:
         """Return what the chapter recorded in the ledger."""
-        return json.loads(self.records.read_text()) if self.records.is_file() else []
+        return json.loads(self.records.read_text(encoding="utf-8")) if self.records.is_file() else []
 
 
 def completed(notebook: Path) -> bool:
     """Say whether every cell ran to its end: papermill, when terminated, leaves half a notebook and exits with 0."""
-    cells = json.loads(notebook.read_text())["cells"]
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
     return all(cell["metadata"].get("papermill", {}).get("status") == "completed" for cell in cells)
 
 
@@ -156,7 +158,7 @@ def complaint(notebook: Path) -> str:
     """Return the last lines of the traceback in a failed notebook; nothing if there is none."""
     if not notebook.is_file():
         return ""
-    for number, cell in enumerate(json.loads(notebook.read_text())["cells"]):
+    for number, cell in enumerate(json.loads(notebook.read_text(encoding="utf-8"))["cells"]):
         for output in cell.get("outputs", []):
             if output["output_type"] == "error":
                 lines = plain("\n".join(output["traceback"])).splitlines()

@@ -21,11 +21,11 @@ PART = "encoder."
 
 def records(source: Path, target: Path, command: str) -> int:
     """Write the records of a run, each with its command, over those of the same claims; return how many there are."""
-    kept = {row["id"]: row for row in json.loads(target.read_text())} if target.exists() else {}
-    kept |= {row["id"]: row | {"command": command} for row in json.loads(source.read_text())}
+    kept = {row["id"]: row for row in json.loads(target.read_text(encoding="utf-8"))} if target.exists() else {}
+    kept |= {row["id"]: row | {"command": command} for row in json.loads(source.read_text(encoding="utf-8"))}
     for row in kept.values():
         row.pop("cell", None)  # where the claim's card stands on this machine's page
-    target.write_text(json.dumps(list(kept.values()), indent=1))
+    target.write_text(json.dumps(list(kept.values()), indent=1), encoding="utf-8")
     return len(kept)
 
 
@@ -53,7 +53,7 @@ def encoders(checkpoints: list[Path], chapter: str, folder: Path, about: dict) -
         save_file(tensors, file)
         file.chmod(0o644)  # safetensors leaves it to its owner alone
         card = about | {"runs": runs, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-        file.with_suffix(".json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+        file.with_suffix(".json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
     if options.encoders:
         found = list((source / "checkpoints").glob(f"{options.chapter}-*.pt"))
         folder = ROOT / "data" / "checkpoints" / options.encoders
-        row = next(row for row in json.loads((source / name).read_text()) if row["dataset"])
+        row = next(row for row in json.loads((source / name).read_text(encoding="utf-8")) if row["dataset"])
         about = {"command": options.command, "licence": "As the project."}
         about |= {key: row[key] for key in ("dataset", "seed", "device", "versions")}
         encoders(found, options.chapter, folder, about)

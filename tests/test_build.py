@@ -45,10 +45,10 @@ def copy(tmp_path):
     package = tmp_path / "lfx_utils"
     (package / "deep").mkdir(parents=True)
     (package / "__init__.py").touch()
-    (package / "used.py").write_text("from .deep import below\n")
-    (package / "deep" / "__init__.py").write_text("from . import below\n")
-    (package / "deep" / "below.py").write_text("VALUE = 1\n")
-    (package / "other.py").write_text("VALUE = 2\n")
+    (package / "used.py").write_text("from .deep import below\n", encoding="utf-8")
+    (package / "deep" / "__init__.py").write_text("from . import below\n", encoding="utf-8")
+    (package / "deep" / "below.py").write_text("VALUE = 1\n", encoding="utf-8")
+    (package / "other.py").write_text("VALUE = 2\n", encoding="utf-8")
     shutil.copytree(ROOT / "data" / "published", tmp_path / "data" / "published")
     (tmp_path / "notebooks").mkdir()
     return tmp_path
@@ -59,7 +59,7 @@ def add(root: Path, **chapters: nbformat.NotebookNode) -> None:
         nbformat.write(content, root / "notebooks" / f"{name}.ipynb")
     entries = [{"file": f"notebooks/{name}"} for name in chapters]
     toc = {"format": "jb-book", "root": "book/index", "parts": [{"caption": "Part", "chapters": entries}]}
-    (root / "_toc.yml").write_text(yaml.safe_dump(toc))
+    (root / "_toc.yml").write_text(yaml.safe_dump(toc), encoding="utf-8")
 
 
 def command(root: Path, *options: str) -> list[str]:
@@ -96,9 +96,9 @@ def key(root: Path, content: nbformat.NotebookNode, profile: str = "quick", seed
 def test_key_follows_what_is_imported(copy, line):
     content = notebook(line)
     before = key(copy, content)
-    (copy / "lfx_utils" / "other.py").write_text("VALUE = 3\n")
+    (copy / "lfx_utils" / "other.py").write_text("VALUE = 3\n", encoding="utf-8")
     assert key(copy, content) == before
-    (copy / "lfx_utils" / "deep" / "below.py").write_text("VALUE = 3\n")
+    (copy / "lfx_utils" / "deep" / "below.py").write_text("VALUE = 3\n", encoding="utf-8")
     assert key(copy, content) != before
 
 
@@ -114,7 +114,7 @@ def test_key_follows_code_data_profile_and_seed_but_not_prose(copy, monkeypatch)
         key(copy, notebook("%matplotlib inline\nx = 1"), profile="paper"),
         key(copy, notebook("%matplotlib inline\nx = 1"), seed=1),
     }
-    (copy / "data" / "published" / "claims.csv").write_text("id\n")
+    (copy / "data" / "published" / "claims.csv").write_text("id\n", encoding="utf-8")
     others.add(key(copy, notebook("%matplotlib inline\nx = 1")))
     (copy / "real").mkdir()
     monkeypatch.setenv("LFX_DATA", str(copy / "real"))
@@ -136,7 +136,7 @@ def test_one_failure_stops_nobody_and_is_told(copy):
     second = build(copy)
     assert second.returncode == 0, second.stdout + second.stderr
     assert executed(copy, "b_good").stat().st_mtime_ns == made and not executed(copy, "a_bad.failed").exists()
-    times = (copy / "_build" / "results" / "quick" / "times.csv").read_text().splitlines()
+    times = (copy / "_build" / "results" / "quick" / "times.csv").read_text(encoding="utf-8").splitlines()
     assert [line.split(",")[0] for line in times] == ["chapter", "a_bad", "b_good"]
 
 
@@ -148,12 +148,12 @@ def test_an_interrupted_build_leaves_nobody_behind_and_resumes(copy):
     noted, stamp = copy / "_build" / "results" / "pid", executed(copy, "b_fast").with_suffix(".json")
     (copy / "_build" / "results").mkdir(parents=True)
     until = time.monotonic() + 60
-    while not (noted.is_file() and noted.read_text() and stamp.is_file()) and time.monotonic() < until:
+    while not (noted.is_file() and noted.read_text(encoding="utf-8") and stamp.is_file()) and time.monotonic() < until:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
     said, _ = process.communicate(timeout=30)
     assert process.returncode not in (0, None) and "resumes" in said and "Traceback" not in said
-    assert ends(int(noted.read_text()))
+    assert ends(int(noted.read_text(encoding="utf-8")))
     assert not executed(copy, "a_slow").exists() and not executed(copy, "a_slow.failed").exists()
 
     made = executed(copy, "b_fast").stat().st_mtime_ns
@@ -168,19 +168,19 @@ def test_the_book_is_whole_or_the_former_one(copy):
     for name in ("_config.yml", "book/references.bib", "book/_static"):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
     index = copy / "book" / "index.md"
-    index.write_text("# Welcome\n\nSee {cite:t}`crabbe2022label`.\n\n```{bibliography}\n```\n")
+    index.write_text("# Welcome\n\nSee {cite:t}`crabbe2022label`.\n\n```{bibliography}\n```\n", encoding="utf-8")
     add(copy, a=notebook("from myst_nb import glue", "glue('answer', 42, display=False)"))
     whole = [part for part in command(copy) if part != "--no-html"]
     first = subprocess.run(whole, capture_output=True, text=True)
     assert first.returncode == 0, first.stdout + first.stderr
     page = copy / "_build" / "html" / "book" / "index.html"
-    assert "Welcome" in page.read_text() and str(page.parents[1] / "index.html") in first.stdout
+    assert "Welcome" in page.read_text(encoding="utf-8") and str(page.parents[1] / "index.html") in first.stdout
     made = page.stat().st_mtime_ns
 
     again = subprocess.run(whole, capture_output=True, text=True)
     assert again.returncode == 0 and "Typesetting" not in again.stdout and page.stat().st_mtime_ns == made
 
-    index.write_text("# Welcome\n\nSee [a page](nowhere.md).\n")
+    index.write_text("# Welcome\n\nSee [a page](nowhere.md).\n", encoding="utf-8")
     broken = subprocess.run(whole, capture_output=True, text=True)
     assert broken.returncode == 1 and "nowhere.md" in broken.stdout and "WARNING" in broken.stdout
     assert page.stat().st_mtime_ns == made

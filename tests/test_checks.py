@@ -50,3 +50,25 @@ def test_a_single_training_submodule_is_named():
         checks.evaluating(encoder)
     with pytest.raises(TypeError, match="callable, got int"):
         checks.evaluating(3)
+
+
+def test_a_function_gives_the_same_twice():
+    x, calls = torch.rand(2, 3), []
+    checks.function(nn.Linear(3, 4).eval(), (x,), gradient=True)
+    checks.function(lambda row: row.numpy() * 2, (x,))
+    checks.function(torch.sum, (x,), (1,))
+    checks.function(lambda row: row.half() + 1e-4 * torch.rand_like(row), (x,))  # rounding, such as a GPU's
+    for drawing in (torch.rand_like, lambda row: calls.append(0) or row[:, : len(calls)]):
+        with pytest.raises(ValueError, match="two representations of the same inputs that differ by"):
+            checks.function(drawing, (x,))
+    checks.function(torch.no_grad()(nn.Linear(3, 4).eval()), (x,))
+    with pytest.raises(ValueError, match="passes no gradient back"):
+        checks.function(lambda row, other: row + other.detach(), (x, x), gradient=True)
+    assert x.grad is None and not x.requires_grad
+
+
+def test_copies_are_what_an_encoder_changes():
+    x, y = torch.rand(2, 3), torch.rand(2, 3)
+    before = x.clone(), y.clone()
+    assert torch.equal(checks.on_copies(lambda a, b, c: a.add_(b.mul_(c)), x, y, 2.0), before[0] + 2 * before[1])
+    assert torch.equal(x, before[0]) and torch.equal(y, before[1])

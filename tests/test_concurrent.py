@@ -104,3 +104,15 @@ def test_wrapping_leaves_the_modes_of_the_encoders_layers():
     encoder[1].eval()
     Normed(encoder)
     assert [part.training for part in encoder] == [True, False, True]
+
+
+def test_encoders_in_place_and_in_half_precision(encoder, images):
+    layers = nn.Sequential(nn.Hardtanh(0.2, 0.8, inplace=True), *encoder).eval()
+    kept = images.clone()
+    found, normed = lafam(layers, layers[2], images), Normed(layers)(images)
+    assert torch.equal(images, kept)
+    layers[0].inplace = False
+    assert torch.equal(found, lafam(layers, layers[2], images)) and torch.equal(normed, Normed(layers)(images))
+    half = lafam(encoder.half(), encoder[1], images.half())
+    assert half.dtype == torch.float32
+    assert torch.allclose(half, lafam(encoder.float(), encoder[1], images.half().float()), atol=0.01)

@@ -18,7 +18,7 @@ from scipy.ndimage import gaussian_filter1d
 from sklearn.datasets import load_digits
 from torchvision.datasets import CIFAR10, MNIST
 
-from lfx_utils.datasets import MODULES, Unavailable, base, cifar10, ecg5000, heartbeats, load, mnist, photographs
+from lfx_utils.datasets import MODULES, Unavailable, base, cifar10, ecg5000, files, heartbeats, load, mnist, photographs
 
 EMBEDDED = ("digits", "heartbeats", "photographs")
 STAND_INS = {"mnist": "digits", "ecg5000": "heartbeats", "cifar10": "photographs", "svhn": "photographs"}
@@ -121,10 +121,10 @@ def test_data_root(tmp_path, monkeypatch):
     monkeypatch.setenv("LFX_DATA", str(tmp_path / "named"))
     with pytest.warns(UserWarning, match="named"):
         load("mnist", train=1, test=1)
-    assert base.data_root(tmp_path) == tmp_path
+    assert files.data_root(tmp_path) == tmp_path
     monkeypatch.delenv("LFX_DATA")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert base.data_root() == tmp_path / "lfx"
+    assert files.data_root() == tmp_path / "lfx"
 
 
 # Damaged files
@@ -179,12 +179,98 @@ def test_damaged_archives(name, file, tmp_path):
 
 def test_half_a_set_of_texts(tmp_path):
     (tmp_path / "ecg5000").mkdir()
-    (tmp_path / "ecg5000/ECG5000_TRAIN.txt").write_text("1 2 3\n")
-    with pytest.raises(Unavailable, match="there is no"):
+    (tmp_path / "ecg5000/ECG5000_TRAIN.txt").write_text("1 2 3\n", encoding="utf-8")
+    with pytest.raises(Unavailable, match="ECG5000_TEST.txt is missing"):
         ecg5000.load(root=tmp_path)
-    (tmp_path / "ecg5000/ECG5000_TEST.txt").write_text("4 5 six\n")
+    (tmp_path / "ecg5000/ECG5000_TEST.txt").write_text("4 5 six\n", encoding="utf-8")
     with pytest.raises(Unavailable, match="damaged.*six"):
         ecg5000.load(root=tmp_path)
+
+
+def test_a_damaged_copy_hides_no_sound_one(tmp_path, monkeypatch, small_ecg):
+    raw = bytes(8) + bytes(range(7))
+    facts = hashlib.md5(raw).hexdigest(), 8, (7,)
+    monkeypatch.setattr(mnist, "FILES", {"few": facts})
+    for folder, content in (("mnist/MNIST/raw", gzip.compress(raw)[:-4]), ("MNIST/raw", gzip.compress(raw))):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "few.gz").write_bytes(content)
+    assert mnist._read(tmp_path)[0].tolist() == list(range(7))  # of the second folder
+    (tmp_path / "MNIST/raw/few.gz").write_bytes(b"")
+    (tmp_path / "mnist/MNIST/raw/few").write_bytes(raw)
+    assert mnist._read(tmp_path)[0].tolist() == list(range(7))  # of the unpacked file
+    (tmp_path / "mnist/MNIST/raw/few").write_bytes(raw[:-1])
+    with pytest.raises(
+        Unavailable, match="few.gz is damaged.*; .*few is not the official.*; .*few.gz is not the offic"
+    ):
+        mnist._read(tmp_path)
+
+    (tmp_path / "ecg5000").mkdir()
+    (tmp_path / "ecg5000/ecg5000.npz").write_bytes(b"PK half written")
+    for file, text in zip(ecg5000.FILES, small_ecg[2], strict=True):
+        (tmp_path / "ecg5000" / file).write_bytes(text)
+    assert len(load("ecg5000", root=tmp_path).train) == 8
+
+    images, labels = np.arange(2 * 3_072, dtype=np.uint8).reshape(2, 32, 32, 3), np.array([3, 5], np.uint8)
+    known = hashlib.sha256(images.tobytes() + labels.tobytes() + images.tobytes() + labels.tobytes()).hexdigest()
+    monkeypatch.setattr(cifar10, "SHA256_SUBSET", known)
+    (tmp_path / "cifar10/cifar-10-batches-py").mkdir(parents=True)
+    (tmp_path / "cifar10/cifar-10-batches-py/data_batch_1").write_bytes(b"cut short")
+    np.savez(tmp_path / "cifar10/subset_10k.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    assert "subset" in load("cifar10", root=tmp_path).provenance
+
+
+def test_download_mends_a_damaged_unpacked_file(server, tmp_path, monkeypatch):
+    address, pages, _ = server
+    raw = bytes(8) + bytes(range(7))
+    packed = gzip.compress(raw)
+    pages["/few.gz"] = packed
+    monkeypatch.setattr(mnist, "FILES", {"few": (hashlib.md5(raw).hexdigest(), 8, (7,))})
+    monkeypatch.setattr(MNIST, "mirrors", ["http://127.0.0.1:9/", f"{address}/"])
+    monkeypatch.setattr(MNIST, "resources", [("few.gz", hashlib.md5(packed).hexdigest())])
+    folder = tmp_path / "mnist/MNIST/raw"
+    folder.mkdir(parents=True)
+    (folder / "few").write_bytes(raw[:-1])
+    mnist._download(folder)
+    assert (folder / "few").read_bytes() == raw and mnist._read(tmp_path)[0].tolist() == list(range(7))
+
+
+# Surroundings: no home folder, folders that may not be entered, the true reason
+
+
+def test_nothing_needs_a_home_folder(tmp_path, monkeypatch):
+    def expand(path):
+        if str(path).startswith("~"):
+            raise RuntimeError("Could not determine home directory.")
+        return path
+
+    for name in ("LFX_DATA", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "expanduser", expand)
+    assert files.data_root(tmp_path) == tmp_path
+    assert load("digits", train=1, test=1).name == "digits"
+    with pytest.warns(UserWarning, match="mnist is replaced by digits, since .* no home folder; name another in LFX_D"):
+        assert "no home folder" in load("mnist", train=1, test=1).provenance
+    monkeypatch.setenv("LFX_DATA", "~/data")
+    with pytest.raises(Unavailable, match="~/data cannot be found"):
+        files.data_root()
+
+
+@pytest.mark.parametrize("name", [*STAND_INS, "dsprites"])
+def test_a_folder_that_may_not_be_entered_is_no_absence(name, tmp_path, monkeypatch):
+    def refusing(asked):
+        def refused(path, *arguments, **options):
+            if tmp_path in path.parents:
+                raise PermissionError(13, "Permission denied", str(path))
+            return asked(path, *arguments, **options)
+
+        return refused
+
+    for way in ("stat", "open"):
+        monkeypatch.setattr(Path, way, refusing(getattr(Path, way)))
+    with pytest.warns(
+        UserWarning, match=f"{name} is replaced by .*, since .*may not be read or written .Permission den"
+    ):
+        load(name, train=2, test=2, root=tmp_path)
 
 
 # Reading, from files made here
@@ -255,7 +341,7 @@ def server(monkeypatch):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        monkeypatch.setattr(base, "PAUSE", 0)
+        monkeypatch.setattr(files, "PAUSE", 0)
         address = f"http://127.0.0.1:{running.server_port}"
         yield address, pages, asked
         running.shutdown()
@@ -342,7 +428,7 @@ def test_interrupted_writing_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(np, "savez_compressed", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        base.store(tmp_path / "deep/some.npz", values=np.zeros(3))
+        files.store(tmp_path / "deep/some.npz", values=np.zeros(3))
     assert os.listdir(tmp_path / "deep") == []
 
 
@@ -352,7 +438,7 @@ def test_torchvision_cannot_download(name, server, tmp_path, monkeypatch):
     monkeypatch.setattr(MNIST, "mirrors", [f"{address}/"])
     monkeypatch.setattr(CIFAR10, "url", f"{address}/cifar.tar.gz")
     (tmp_path / "cifar10/cifar-10-batches-py").mkdir(parents=True)  # of an unpacking that was cut short
-    with pytest.warns(UserWarning, match=f"{name} is replaced.*download.*404.*check the connection"):
+    with pytest.warns(UserWarning, match=f"{name} is replaced.*download.*404"):
         assert load(name, train=3, test=3, root=tmp_path, download=True).name == STAND_INS[name]
     assert asked
 
@@ -477,7 +563,10 @@ def test_real_mnist():
 
 @needs("cifar10/index.npz")
 def test_real_cifar10_pack_and_subset_agree():
-    pack, subset = (cifar10._read_pack(REAL / "cifar10"), cifar10._read_subset(REAL / "cifar10/subset_10k.npz"))
+    pack, subset = (
+        cifar10._read_pack(REAL / "cifar10/index.npz")[0],
+        cifar10._read_subset(REAL / "cifar10/subset_10k.npz")[0],
+    )
     with np.load(REAL / "cifar10/subset_10k.npz") as arrays:
         indices = arrays["train_index"], arrays["test_index"]
         for (images, labels), (few, their), index in zip(pack, subset, indices, strict=True):

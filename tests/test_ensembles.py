@@ -159,26 +159,41 @@ def test_resumed_training_ends_the_same(images, tmp_path):
         calls.append(1)
         return vae.objective(*arguments)
 
-    resumed = ensembles.build(MAKE, (7, 7, 7))  # whatever they begin with, the checkpoint counts
+    resumed = ensembles.build(MAKE, SEEDS)
     records = ensembles.fit(resumed, counting, images, epochs=5, checkpoint=path, **options)
     assert records == expected and calls
     for one, other in zip(resumed, whole, strict=True):
         assert torch.equal(weights_of(one), weights_of(other))
     calls.clear()
-    assert ensembles.fit(resumed, counting, images, epochs=5, checkpoint=path, **options) == expected and not calls
+    done = ensembles.fit(ensembles.build(MAKE, SEEDS), counting, images, epochs=5, checkpoint=path, **options)
+    assert done == expected and len(calls) == len(SEEDS)  # one look at each loss, by which runs are told apart
     assert [file.name for file in path.parent.iterdir()] == ["ensemble.pt"]
 
 
 def test_checkpoints_of_other_runs_and_damaged_ones(images, tmp_path):
     path = tmp_path / "ensemble.pt"
-    options = dict(noise=2, epochs=1, settings=SETTINGS, checkpoint=path)
-    ensembles.fit(ensembles.build(MAKE, SEEDS), vae.objective, images, seeds=SEEDS, **options)
-    for make, seeds in ((MAKE, (0, 5, 8)), (partial(vae.VAE, 8, 2, width=3), SEEDS)):
-        with pytest.raises(ValueError, match="ensemble.pt cannot be resumed from .*other models, seeds"):
-            ensembles.fit(ensembles.build(make, seeds), vae.objective, images, seeds=seeds, **options)
+
+    def train(make=MAKE, seeds=SEEDS, loss=vae.objective, rows=images, **changed):
+        options = dict(noise=2, epochs=2, settings=SETTINGS, checkpoint=path, batch_size=16) | changed
+        ensembles.fit(ensembles.build(make, seeds), loss, rows, seeds=seeds, **options)
+
+    train()
+    for changed, message in (
+        ({"seeds": (0, 5, 8)}, "first weights, loss, seeds"),
+        ({"make": partial(vae.VAE, 8, 2, width=3)}, "first weights"),
+        ({"rows": 1 - images}, "data, loss"),
+        ({"loss": lambda *arguments: vae.objective(*arguments) + 0.1}, "loss"),
+        ({"settings": (SETTINGS[0], (0.0, 3.0, 9.5))}, "settings"),
+        ({"validation": images}, "validation"),
+        ({"rate": 1e-2}, r"rate \(0.001 there, 0.01 here\)"),
+    ):
+        with pytest.raises(ValueError, match=f"ensemble.pt is another run's, which differs in: {message}"):
+            train(**changed)
+    with pytest.raises(ValueError, match="holds 2 epochs of this run, and epochs=1 are fewer"):
+        train(epochs=1)
     path.write_bytes(b"half")
-    with pytest.raises(ValueError, match="ensemble.pt cannot be resumed from"):
-        ensembles.fit(ensembles.build(MAKE, SEEDS), vae.objective, images, seeds=SEEDS, **options)
+    with pytest.raises(ValueError, match="ensemble.pt is damaged"):
+        train()
 
 
 def test_bad_arguments(images):
@@ -193,6 +208,13 @@ def test_bad_arguments(images):
         ensembles.fit(models, vae.objective, images[:1], seeds=SEEDS, settings=SETTINGS, **options)
     with pytest.raises(ValueError, match="at least, got 0 and 50"):
         ensembles.fit([], vae.objective, images, seeds=[], **options)
+    for few in (images[:0], images[:1]):
+        with pytest.raises(ValueError, match="validation must hold 2 examples"):
+            ensembles.fit(models, vae.objective, images, seeds=SEEDS, settings=SETTINGS, validation=few, **options)
+    with pytest.raises(ValueError, match="data holds 1600 NaN"):
+        broken = images.clone()
+        broken[:25] = math.nan
+        ensembles.fit(models, vae.objective, broken, seeds=SEEDS, settings=SETTINGS, **options)
     for odd in (vae.VAE(8, 3, width=2), nn.BatchNorm1d(3)):
         with pytest.raises(ValueError, match="one architecture and hold no buffers"):
             ensembles.fit([odd, models[0]], vae.objective, images, seeds=(0, 1), **options)

@@ -250,7 +250,7 @@ def test_top_and_bad_input():
     labels = torch.tensor([0, 1])
     for error, call, words in (
         (ValueError, lambda: top(scores, 4), "k must lie between 1 and the 3"),
-        (ValueError, lambda: top(scores / 0, 1), "finite matrix"),
+        (ValueError, lambda: top(scores / 0, 1), "NaN or infinite"),
         (TypeError, lambda: similarity_rates(scores, None, torch.tensor([0, 1, 1])), "labelled set"),
         (
             TypeError,

@@ -516,13 +516,154 @@ def test_encoder_and_inputs_are_left_as_found(name, kind):
 
 
 def test_hooks_are_removed_when_a_method_fails_midway():
-    twice = nn.ReLU()
-    encoder = nn.Sequential(nn.Linear(3, 4), twice, nn.Linear(4, 4), twice).eval()
+    class Late(nn.Module):
+        """An encoder that fails only where Captum asks for more rows than it was tried on."""
+
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 4))
+
+        def forward(self, x):
+            if len(x) > 4:
+                raise RuntimeError("too many rows")
+            return self.layers(x)
+
+    encoder = Late().eval()
     before = portrait(encoder)
-    with pytest.raises(RuntimeError, match="used more than once"):
-        LabelFree(DeepLift, encoder).attribute(torch.randn(2, 3))
+    with pytest.raises(RuntimeError, match="too many rows"):
+        LabelFree(DeepLift, encoder).attribute(torch.randn(4, 3))
     after = portrait(encoder)
     assert [entry[2] for entry in after.values()] == [entry[2] for entry in before.values()]
+
+
+# Encoders that change what they are given, that draw, that have no gradient, that DeepLift cannot follow.
+
+
+class InPlace(nn.Module):
+    """Normalises the caller's tensor, as torchvision's Normalize(inplace=True) does, and writes into its arguments."""
+
+    def __init__(self, clean):
+        super().__init__()
+        self.layer, self.clean = seeded(lambda: nn.Sequential(nn.Linear(3, 6), nn.ReLU(), nn.Linear(6, 4))), clean
+
+    def forward(self, x, scale):
+        if self.clean:
+            return self.layer((x - 0.5) / 0.25 * (scale + 1))
+        scale += 1
+        return self.layer(x.sub_(0.5).div_(0.25).mul_(scale))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_an_encoder_that_works_in_place_is_explained_rightly(name):
+    x, scale = inputs_for("vector"), torch.rand(5, 1, dtype=torch.float64)
+    build, options, choose = arguments(name, x)
+    maps = []
+    for clean in (False, True):
+        given, extra = x.clone(), scale.clone()
+        reseed()
+        explainer = LabelFree(build, InPlace(clean).eval())
+        maps.append(explainer.attribute(given, additional_forward_args=extra, **choose(slice(None)), **options))
+        assert torch.equal(given, x) and torch.equal(extra, scale)
+    assert_close(*maps)
+
+
+def test_an_encoder_that_draws_is_refused():
+    def drawing(x):
+        return nn.functional.dropout(VECTOR(x), 0.5)
+
+    counted = itertools.count(1)
+    for encoder in (drawing, lambda x: VECTOR(x) * (1 + next(counted) / 100)):
+        for build in (IntegratedGradients, FeatureAblation):
+            with pytest.raises(ValueError, match="two representations of the same inputs that differ by"):
+                LabelFree(build, encoder).attribute(inputs_for("vector"))
+
+
+def detached(x):
+    return VECTOR(x.detach())
+
+
+@pytest.mark.parametrize("encoder", [torch.no_grad()(VECTOR), torch.inference_mode()(VECTOR), detached])
+def test_an_encoder_without_gradient_is_refused_where_one_is_needed(encoder):
+    x = inputs_for("vector")
+    for build in (IntegratedGradients, Saliency, GradientShap, smooth_grad):
+        with pytest.raises(ValueError, match="passes no gradient back"):
+            LabelFree(build, encoder).attribute(x)
+    assert_close(LabelFree(FeatureAblation, encoder).attribute(x), LabelFree(FeatureAblation, VECTOR).attribute(x))
+
+
+def test_the_callers_inference_mode_does_not_matter():
+    x = inputs_for("vector")
+    truth = LabelFree(IntegratedGradients, VECTOR).attribute(x)
+    with torch.inference_mode():
+        assert_close(LabelFree(IntegratedGradients, VECTOR).attribute(x.clone()), truth)
+
+
+class Functional(nn.Module):
+    """A network whose activation is a function, which Captum does not see."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.seen, self.last = nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.last(torch.relu(self.seen(self.first(x)) - 0.3))
+
+
+def test_deep_lift_adds_up_or_is_refused():
+    x, references = inputs_for("vector"), inputs_for("vector", size=3, seed=4)
+    shared = nn.ReLU()
+    twice = seeded(lambda: nn.Sequential(nn.Linear(3, 4), shared, nn.Linear(4, 4), shared))
+    for build, baselines in ((DeepLift, x.flip(0)), (DeepLift, 0.0), (DeepLiftShap, references)):
+        maps, delta = LabelFree(build, VECTOR).attribute(x, baselines, return_convergence_delta=True)
+        assert delta.abs().max() < 1e-6 < maps.abs().max()
+        with pytest.raises(ValueError, match="does not add up"):
+            LabelFree(build, seeded(Functional)).attribute(x, baselines)
+        with pytest.raises(ValueError, match="more than once, and '1' runs 2 times"):
+            LabelFree(build, twice).attribute(x, baselines)
+    multipliers = partial(DeepLift, multiply_by_inputs=False)
+    assert_close(LabelFree(multipliers, VECTOR).attribute(x, 0.0) * x, LabelFree(DeepLift, VECTOR).attribute(x, 0.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", METHODS)
+def test_encoders_in_half_precision(name, dtype):
+    """Their inner products would overflow: these representations have a squared norm beyond float16's 65,504."""
+    encoder = nn.Sequential(nn.Linear(3, 32), nn.ReLU(), nn.Linear(32, 8))
+    torch.manual_seed(0)
+    for parameter in encoder.parameters():
+        parameter.data = torch.randn(parameter.shape)
+    encoder, x = encoder.to(dtype).float().eval(), (30 * inputs_for("vector")).to(dtype).float()
+    assert (encoder(x).square().sum(1) > 2**16).any()
+    build, options, choose = arguments(name, x)
+    reseed()
+    truth = LabelFree(build, encoder).attribute(x, **choose(slice(None)), **options)
+    reseed()
+    build, options, choose = arguments(name, x.to(dtype))
+    if name.startswith("deep lift") and dtype == torch.float16:  # Captum divides by what vanishes in that.
+        with pytest.raises(ValueError, match="The maps hold 3 NaN"):
+            LabelFree(build, encoder.to(dtype)).attribute(x.to(dtype), **choose(slice(None)), **options)
+        return
+    maps = LabelFree(build, encoder.to(dtype)).attribute(x.to(dtype), **choose(slice(None)), **options)
+    assert maps.dtype == torch.float32
+    assert (maps - truth).norm() < (0.02 if dtype == torch.float16 else 0.15) * truth.norm()
+
+
+def test_integrated_gradients_bounds_its_rows_unless_told_otherwise():
+    encoder = Counting(seeded(nn.Flatten)).eval()
+    LabelFree(IntegratedGradients, encoder).attribute(torch.rand(1, 3, 448, 448), n_steps=8)
+    assert encoder.most == 1 and encoder.total >= 8
+    LabelFree(IntegratedGradients, encoder).attribute(torch.rand(30, 3), n_steps=100)
+    assert encoder.most == 240  # Whole steps of 30 inputs within 256.
+    encoder.most = 0
+    LabelFree(IntegratedGradients, encoder).attribute(torch.rand(30, 3), n_steps=100, internal_batch_size=3_000)
+    assert encoder.most == 3_000
+
+
+def test_maps_that_overflow_are_refused():
+    steep = nn.Sequential(nn.Linear(3, 2)).eval()
+    steep[0].weight.data.fill_(1e25)
+    with pytest.raises(ValueError, match="maps hold 3 NaN or infinite values out of 3"):
+        LabelFree(Saliency, steep).attribute(torch.full((1, 3), 1.0))
 
 
 def test_no_warning_of_captum_about_hooks_or_gradients(recwarn):

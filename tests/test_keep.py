@@ -20,7 +20,11 @@ sys.path.insert(0, str(ROOT / "book"))
 import keep  # noqa: E402
 
 PRETEXT = shipped.CHECKPOINTS / "pretext"
-RUNS = [(path.stem, run) for path in sorted(PRETEXT.glob("*.json")) for run in json.loads(path.read_text())["runs"]]
+RUNS = [
+    (path.stem, run)
+    for path in sorted(PRETEXT.glob("*.json"))
+    for run in json.loads(path.read_text(encoding="utf-8"))["runs"]
+]
 
 
 def build(task: str) -> torch.nn.Module:
@@ -42,7 +46,7 @@ def test_the_best_weights_are_kept(tmp_path, monkeypatch):
     found = encoders.weights("rec", "0-1")
     assert found.keys() == model.encoder.state_dict().keys()
     assert all(torch.equal(found[name], each) for name, each in model.encoder.state_dict().items())
-    card = json.loads((tmp_path / "pretext" / "rec.json").read_text())
+    card = json.loads((tmp_path / "pretext" / "rec.json").read_text(encoding="utf-8"))
     about = card["runs"]["0-1"]
     assert (about["epochs"], about["best_epoch"]) == (2, history.best_epoch + 1) and card["command"] == "the command"
     assert about["test_loss"] == pytest.approx(min(history.validation), abs=1e-6)
@@ -50,16 +54,16 @@ def test_the_best_weights_are_kept(tmp_path, monkeypatch):
 
 def test_newer_records_replace_older_ones(tmp_path):
     old, new = [{"id": "a", "value": 1}, {"id": "b", "value": 2, "cell": 4}], [{"id": "b", "value": 3, "cell": 5}]
-    (tmp_path / "run.json").write_text(json.dumps(new))
-    (tmp_path / "kept.json").write_text(json.dumps(old))
+    (tmp_path / "run.json").write_text(json.dumps(new), encoding="utf-8")
+    (tmp_path / "kept.json").write_text(json.dumps(old), encoding="utf-8")
     assert keep.records(tmp_path / "run.json", tmp_path / "kept.json", "papermill x y") == 2
-    kept = json.loads((tmp_path / "kept.json").read_text())
+    kept = json.loads((tmp_path / "kept.json").read_text(encoding="utf-8"))
     assert kept == [{"id": "a", "value": 1}, {"id": "b", "value": 3, "command": "papermill x y"}]
 
 
 def test_kept_records_say_where_they_come_from():
     for path in sorted((ROOT / "data" / "results").glob("*.json")):
-        for row in json.loads(path.read_text()):
+        for row in json.loads(path.read_text(encoding="utf-8")):
             assert {"stand_in", "dataset", "profile", "seed", "device", "versions"} <= row.keys(), (path, row["id"])
             assert "verdict" not in row, row["id"]  # it follows from the rule of the day
             assert path.stem in row["command"] and f"-p profile {row['profile']}" in row["command"], row["id"]

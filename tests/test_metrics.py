@@ -139,3 +139,17 @@ def test_slope_of_a_power_law():
     assert slope == pytest.approx(-0.5) and low <= slope <= high
     with pytest.raises(ValueError, match="positive"):
         measures.slope_interval(x, -x)
+
+
+def test_latent_shift_keeps_the_inputs_and_wants_a_function():
+    layer, x, m = nn.Linear(6, 3).eval(), torch.rand(4, 6), torch.rand(4, 6)
+    before = x.clone(), m.clone()
+    found = measures.latent_shift(lambda rows: layer(rows.sub_(0.5)), x, m)
+    assert torch.equal(x, before[0]) and torch.equal(m, before[1])
+    assert torch.allclose(found, measures.latent_shift(lambda rows: layer(rows - 0.5), x, m))
+    with pytest.raises(ValueError, match="two representations"):
+        measures.latent_shift(lambda rows: nn.functional.dropout(layer(rows)), x, m)
+    with pytest.raises(ValueError, match="masked holds 24 NaN"):
+        measures.latent_shift(layer, x, m * torch.nan)
+    far = measures.latent_shift(lambda rows: 300 * rows.half(), x, m)  # whose squares overflow in half precision
+    assert torch.allclose(far, 300 * (x - m).norm(dim=1), rtol=2e-3)

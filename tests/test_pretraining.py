@@ -215,6 +215,8 @@ class Recorder(nn.Linear):
 
     def __init__(self):
         super().__init__(1, 1)
+        nn.init.ones_(self.weight)
+        nn.init.zeros_(self.bias)
         self.seen = []
 
     def forward(self, images, labels, generator):
@@ -233,12 +235,23 @@ def test_grounds_are_swapped_in_the_later_epochs(tmp_path):
     assert all(len(set(epoch)) == 256 for epoch in epochs) and epochs[0] != epochs[1]
 
 
-def test_a_run_of_another_recipe_is_not_resumed(tmp_path):
+def test_a_run_of_another_recipe_seed_or_data_is_refused(tmp_path):
     rows, pixels = torch.arange(128)[:, None], torch.zeros(128, 1, 3, 2, 2)
-    for epochs, steps in ((2, 2), (3, 3), (3, 0)):
+    asked = {"model": Recorder(), "pixels": pixels, "labels": rows, "seed": 0}
+    asked |= {"recipe": Recipe("scenes", "simclr", epochs=2), "work": tmp_path / "run.pt"}
+    pretraining.train(**asked)
+    for changed, message in (
+        ({"recipe": Recipe("scenes", "simclr", epochs=3)}, r"epochs \(2 there, 3 here\)"),
+        ({"seed": 1}, r"seed \(0 there, 1 here\)"),
+        ({"pixels": pixels + 1}, "data"),
+    ):
         model = Recorder()
-        pretraining.train(model, pixels, rows, Recipe("scenes", "simclr", epochs=epochs), 0, tmp_path / "run.pt")
-        assert len(model.seen) == steps
+        with pytest.raises(ValueError, match=f"another run's, which differs in: .*{message}"):
+            pretraining.train(**asked | {"model": model} | changed)
+        assert not model.seen
+    model = Recorder()
+    pretraining.train(**asked | {"model": model})
+    assert not model.seen  # this run is done
 
 
 def test_a_diverging_run_says_so(some):

@@ -37,7 +37,7 @@ def test_bands_are_made_and_a_wrong_sign_is_found(tmp_path, monkeypatch):
         (tmp_path / str(seed)).mkdir()
         proof = {"id": "LF.PA.3.mirror", "value": 1e-9, "low": None, "high": None}
         timing = {"id": "ERR.16.ig-over-gradient-shap-cost"}
-        (tmp_path / str(seed) / "x.json").write_text(json.dumps([row, row | proof, row | timing]))
+        (tmp_path / str(seed) / "x.json").write_text(json.dumps([row, row | proof, row | timing]), encoding="utf-8")
     regression.make([tmp_path / "0", tmp_path / "1"])
     assert {key[2] for key in regression.read()} == {"LF.F2a.ig-highest", "LF.PA.3.mirror"}
     assert regression.outside(records([0.6])) == []
@@ -50,5 +50,5 @@ def test_the_last_built_book_lies_in_its_bands():
     paths = sorted((ROOT / "_build" / "results" / "quick").glob("*.json"))
     if not paths:
         pytest.skip("no book was built here; make book does that")
-    rows = [row for path in paths for row in json.loads(path.read_text())]
+    rows = [row for path in paths for row in json.loads(path.read_text(encoding="utf-8"))]
     assert regression.outside(rows) == []

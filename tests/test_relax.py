@@ -2,7 +2,10 @@
 
 import itertools
 import math
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +22,7 @@ from lfx_utils.relax import (
     blur,
     bound_error,
     bound_masks,
+    control,
     cosine,
     dot,
     half_width,
@@ -148,6 +152,30 @@ def test_streaming_equals_one_mask_at_a_time():
     assert torch.allclose(maps[:, 0], both[0], atol=1e-5) and torch.allclose(spread[:, 0], both[1], atol=1e-5)
 
 
+def test_two_passes_read_as_the_equations():
+    scores, masks = 0.9 + 0.01 * torch.rand(3, 70).double(), torch.rand(70, 4, 5).double()
+    importance, uncertainty = two_pass(scores, masks)
+    for i in range(3):
+        products = scores[i, :, None, None] * masks
+        assert torch.allclose(importance[i], products.mean(0))
+        assert torch.allclose(uncertainty[i], ((scores[i, :, None, None] - importance[i]) ** 2 * masks).mean(0))
+
+
+@pytest.mark.parametrize("size", [1, 9])
+def test_what_was_not_kept_is_refused_and_the_rest_stays(size):
+    relax, x = RELAX(network(), Cells(3)), torch.rand(size, 2, 8, 8)
+    whole, few = (relax.evidence(x, n_masks=150, keep=keep) for keep in (("bounds", "control"), ()))
+    assert torch.equal(whole.importance(), few.importance()) and torch.equal(whole.uncertainty(), few.uncertainty())
+    for call in (few.half_width, (few + whole).half_width, lambda: few.uncertainty("variance")):
+        with pytest.raises(ValueError, match="need evidence"):
+            call()
+    for evidence in (few, whole + few):
+        with pytest.raises(ValueError, match="estimator 'control' needs"):
+            evidence.importance("control")
+    with pytest.raises(ValueError, match="keep must name"):
+        relax.evidence(x, keep=("everything",))
+
+
 def test_partial_results_merge_in_any_order():
     scores, masks = 0.9 + 0.01 * torch.rand(2, 500), Cells(3)(500, (9, 9), generator())
     scores, masks = scores.double(), masks.double()
@@ -235,10 +263,15 @@ def test_coordinates_of_masks_are_uncorrelated(cells, shape):
     assert (covariance[:few, :few] - torch.eye(few)).abs().max() < 0.15
 
 
-def test_control_is_exact_where_scores_are_linear():
-    """The map of a score linear in the mask has a closed form, and 150 masks give it nearly to rounding."""
-    cells, shape = Cells(3), (12, 12)
-    slope = torch.rand(shape, generator=generator(5)).double()
+@pytest.mark.parametrize("shape", [(12, 12), (12, 30)])
+def test_control_is_exact_where_scores_are_linear(shape, monkeypatch):
+    """The map of a score linear in the mask has a closed form, and 150 masks give it nearly to rounding.
+
+    Also where masks are looked at in some places of an axis only.
+    """
+    monkeypatch.setattr(control, "PLACES", 15 if shape[1] == 30 else control.PLACES)
+    cells = Cells(3)
+    slope = torch.rand(shape, generator=generator(5)).double() / math.prod(shape)
     vertical, horizontal = (axis.double() for axis in cells.axes(shape))
     rows, columns = ((axis @ axis.mT).mean(0) for axis in (vertical, horizontal))
     exact = 0.2 + 0.5 * slope.sum() + 0.5 * rows @ slope @ columns
@@ -357,7 +390,7 @@ def test_fills():
     def covered(fill):
         seen.clear()
         RELAX(encoder, given(masks), fill=fill).attribute(x, n_masks=4)
-        return torch.cat(seen[1:]).view(2, 4, 2, 8, 8)
+        return torch.cat(seen[3:]).view(2, 4, 2, 8, 8)  # After the images alone, twice to see that they stay.
 
     m = masks[None, :, None]
     assert torch.allclose(covered(0.0), x[:, None] * m)
@@ -470,6 +503,64 @@ def test_memory_is_bounded_by_the_batch():
 
     RELAX(encoder, Cells(2), fill=0.1).attribute(1 + torch.rand(9, 1, 4, 4), n_masks=40, internal_batch_size=7)
     assert largest == 7
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's account of a process")
+def test_memory_is_bounded_for_large_inputs():
+    """In a process of its own: under a gigabyte together with torch itself."""
+    code = """
+import torch
+from lfx_utils.relax import RELAX, Cells
+encoder = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Unflatten(1, (1, -1)), torch.nn.AdaptiveAvgPool1d(60),
+                              torch.nn.Flatten()).eval()
+for shape, dims in (((5_000, 12), (1,)), ((3, 1_024, 1_024), (2, 3))):
+    for estimator in ("ratio", "control"):
+        maps = RELAX(encoder, Cells(14), dims=dims).attribute(torch.rand(1, *shape), n_masks=20, estimator=estimator)
+        assert maps.isfinite().all() and maps.std() > 0
+(peak,) = (line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(int(peak) / 2**20)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1.0
+
+
+def test_masks_of_large_inputs_are_drawn_a_few_at_a_time():
+    counts = []
+
+    def masks(count, shape, generator):
+        counts.append(count)
+        return Pixels()(count, shape, generator)
+
+    RELAX(lambda rows: rows.mean((2, 3)), masks).attribute(torch.rand(1, 2, 1_000, 1_000), n_masks=20)
+    assert counts == [8, 8, 4]
+
+
+def test_blocks_on_a_volume():
+    masks = Blocks(3, 0.6)(3_000, (5, 6, 7), generator())
+    assert (masks.mean(0) - 0.6).abs().max() < 5 * 0.5 / math.sqrt(3_000)
+    encoder = nn.Sequential(nn.AdaptiveAvgPool3d(2), nn.Flatten()).eval()
+    assert RELAX(encoder, Blocks(3), dims=(2, 3, 4)).attribute(torch.rand(1, 1, 5, 6, 7), n_masks=9).shape[2:] == (
+        5,
+        6,
+        7,
+    )
+    with pytest.raises(ValueError, match="up to 3 axes, got 4"):
+        Blocks(1)(1, (2, 2, 2, 2), generator())
+
+
+@pytest.mark.parametrize("estimator", ["ratio", "mean", "control"])
+def test_encoders_that_work_in_place_draw_or_are_half(estimator):
+    encoder, x = network(), torch.rand(2, 2, 8, 8)
+    kept, options = x.clone(), {"n_masks": 60, "estimator": estimator}
+    found = RELAX(lambda rows: encoder(rows.sub_(0.3)), Cells(3)).attribute(x, **options)
+    assert torch.equal(x, kept)
+    assert torch.equal(found, RELAX(lambda rows: encoder(rows - 0.3), Cells(3)).attribute(x, **options))
+    with pytest.raises(ValueError, match="two representations of the same inputs"):
+        RELAX(lambda rows: functional.dropout(encoder(rows)), Cells(3)).attribute(x, **options)
+    half = RELAX(network().half(), Cells(3)).attribute(x.half(), **options)
+    assert half.dtype == torch.float32
+    assert torch.allclose(half, RELAX(encoder, Cells(3)).attribute(x, **options), atol=0.01)
 
 
 def test_u_relax():

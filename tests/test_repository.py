@@ -1,5 +1,6 @@
 """What the repository promises of itself: links, contents, addresses, the example in the README, the commands."""
 
+import ast
 import json
 import re
 import subprocess
@@ -17,18 +18,18 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "book").glob("*.md"))]
 def test_profiles_are_those_of_the_package():
     from lfx_utils.chapters.session import PROFILES
 
-    text = (ROOT / "book" / "build.py").read_text()
+    text = (ROOT / "book" / "build.py").read_text(encoding="utf-8")
     assert f"PROFILES = {PROFILES}".replace("'", '"') in text
 
 
 def test_the_package_asks_for_what_the_requirements_ask_for():
-    asked = (ROOT / "requirements.txt").read_text().split()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = (ROOT / "requirements.txt").read_text(encoding="utf-8").split()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert set(project["dependencies"]) <= set(asked)
 
 
 def test_pages_in_the_contents_exist():
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
     files = [toc["root"], *(entry["file"] for part in toc["parts"] for entry in part["chapters"])]
     assert [file for file in files if not ((ROOT / f"{file}.md").is_file() or (ROOT / f"{file}.ipynb").is_file())] == []
     assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} <= {Path(file).name for file in files}
@@ -36,15 +37,18 @@ def test_pages_in_the_contents_exist():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page):
-    text = re.sub(r"```.*?```|`[^`]*`|\$[^$]*\$", "", page.read_text(), flags=re.DOTALL)
+    text = re.sub(r"```.*?```|`[^`]*`|\$[^$]*\$", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     links = re.findall(r"\]\(([^)\s]+)\)", text)
     inside = [link.split("#")[0] for link in links if not re.match(r"https?:|mailto:|#", link)]
     assert [link for link in inside if not (page.parent / link).exists()] == []
 
 
 def test_the_public_address_is_written_the_same_everywhere():
-    address = yaml.safe_load((ROOT / "_config.yml").read_text())["repository"]["url"]
-    texts = [path.read_text() for path in [*PAGES, ROOT / "CITATION.cff", *(ROOT / "notebooks").glob("*.ipynb")]]
+    address = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))["repository"]["url"]
+    texts = [
+        path.read_text(encoding="utf-8")
+        for path in [*PAGES, ROOT / "CITATION.cff", *(ROOT / "notebooks").glob("*.ipynb")]
+    ]
     written = {link for text in texts for link in re.findall(r"https://github\.com/[\w-]+/executable-edition", text)}
     assert written == {address}
 
@@ -66,14 +70,60 @@ def test_no_path_of_one_machine_is_written_down():
     found = [
         f"{path.relative_to(ROOT)}: {line.strip()[:120]}"
         for path in tracked()
-        for line in path.read_text(errors="ignore").splitlines()
+        for line in path.read_text(errors="ignore", encoding="utf-8").splitlines()
         if re.search(own, line)
     ]
     assert found == []
 
 
+def sources():
+    """Yield the name and the syntax tree of every Python file, and of every chapter's code."""
+    for path in tracked():
+        if path.suffix == ".py":
+            yield path.name, ast.parse(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".ipynb":
+            cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+            code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+            yield path.name, ast.parse(re.sub(r"^(\s*)[%!].*", r"\1pass", code, flags=re.MULTILINE))
+
+
+def depends_on_the_locale(call: ast.Call) -> bool:
+    """Say whether a call reads or writes text without naming the encoding."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    if any(keyword.arg == "encoding" for keyword in call.keywords):
+        return False
+    if name != "open":
+        return name in ("read_text", "write_text")
+    modes = call.args[:1] if isinstance(call.func, ast.Attribute) else call.args[1:2]
+    modes += [keyword.value for keyword in call.keywords if keyword.arg == "mode"]
+    return not modes or (isinstance(modes[0], ast.Constant) and bool(re.fullmatch("[rwaxt+]+", str(modes[0].value))))
+
+
+@pytest.mark.parametrize(
+    ("code", "depends"),
+    [
+        ("path.read_text()", True), ("path.read_text(encoding='utf-8')", False), ("open(name)", True),
+        ("open(name, 'rb')", False), ("path.open('w', newline='')", True), ("Image.open(path)", False),
+        ("path.open(mode='r')", True), ("path.write_text(text)", True),
+    ],
+)  # fmt: skip
+def test_what_depends_on_the_locale_is_found(code, depends):
+    assert depends_on_the_locale(ast.parse(code, mode="eval").body) == depends
+
+
+def test_text_is_read_and_written_as_utf_8():
+    calls = [(name, node) for name, tree in sources() for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert [f"{name}: {ast.unparse(call)}" for name, call in calls if depends_on_the_locale(call)] == []
+
+
+def test_one_formatter_setting_everywhere():
+    for command in (["check"], ["format", "--check"]):
+        done = subprocess.run([sys.executable, "-m", "ruff", *command, "."], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_examples_in_the_readme_run_as_printed():
-    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
     assert len(examples) == 2 and len(examples[0].strip().splitlines()) <= 22
     program = "\n".join(examples)
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=240)
@@ -94,7 +144,7 @@ def test_make_without_a_fitting_python_says_so(tmp_path):
 
 
 def test_every_module_or_its_folder_is_in_the_reference():
-    listed = set(re.findall(r"automodule:: (\S+)", (ROOT / "book" / "api.md").read_text()))
+    listed = set(re.findall(r"automodule:: (\S+)", (ROOT / "book" / "api.md").read_text(encoding="utf-8")))
     files = [init.parent.glob("[!_]*.py") for init in (ROOT / "lfx_utils").rglob("__init__.py")]
     public = {".".join(path.relative_to(ROOT).with_suffix("").parts) for folder in files for path in folder}
     assert "lfx_utils.features.label_free" in public

@@ -109,3 +109,42 @@ def test_wrong_options_are_told(encoder, images):
         smooth_saliency(encoder, images, samples=0)
     with pytest.raises(ValueError, match="deviation no less than 0"):
         smooth_saliency(encoder, images, deviation=float("nan"))
+
+
+SALIENCIES = [saliency, smooth_saliency, guided_saliency, unitwise_saliency]
+
+
+@pytest.mark.parametrize("method", SALIENCIES)
+def test_encoders_in_place_in_half_and_at_random(encoder, images, method):
+    class Wrapped(nn.Module):
+        def __init__(self, change):
+            super().__init__()
+            self.encoder, self.change = encoder, change
+
+        def forward(self, x):
+            return self.encoder(self.change(x))
+
+    kept = images.clone()
+    found = method(Wrapped(lambda x: x.sub_(0.5)).eval(), images)
+    assert torch.equal(images, kept) and torch.allclose(found, method(Wrapped(lambda x: x - 0.5).eval(), images))
+    with pytest.raises(ValueError, match="two representations"):
+        method(Wrapped(lambda x: x + torch.randn_like(x)).eval(), images)
+    with pytest.raises(ValueError, match="no gradient"):
+        method(Wrapped(torch.Tensor.detach).eval(), images)
+    half = method(encoder.bfloat16(), images.bfloat16())
+    assert torch.corrcoef(torch.stack([half.flatten(), method(encoder.float(), images.float()).flatten()]))[0, 1] > 0.98
+
+
+def test_guided_backpropagation_sees_no_function(images):
+    class Function(Reused):
+        def forward(self, images):
+            return self.relu(self.second(torch.relu(self.first(images)).flatten(1)))
+
+    with pytest.raises(ValueError, match="2 ReLUs on its way but only 1 of them are modules"):
+        guided_saliency(Function().double().eval(), images)
+
+
+def test_unitwise_saliency_takes_a_batch_in_parts(encoder, images):
+    many = torch.rand(9, *images.shape[1:], dtype=torch.float64)
+    found = unitwise_saliency(encoder, many, chunk=16)
+    assert torch.allclose(found, torch.cat([unitwise_saliency(encoder, row) for row in many.split(1)]))

@@ -31,8 +31,8 @@ def test_choose_follows_the_profile(tmp_path):
 
 def test_a_new_run_starts_with_an_empty_record(tmp_path):
     (tmp_path / "smoke").mkdir()
-    (tmp_path / "smoke" / "x.json").write_text("[]")
-    (tmp_path / "smoke" / "y.json").write_text("[]")
+    (tmp_path / "smoke" / "x.json").write_text("[]", encoding="utf-8")
+    (tmp_path / "smoke" / "y.json").write_text("[]", encoding="utf-8")
     start("x", "smoke")
     assert not (tmp_path / "smoke" / "x.json").exists() and (tmp_path / "smoke" / "y.json").exists()
 
@@ -49,3 +49,13 @@ def test_bad_arguments_are_named_and_nothing_is_written(arguments, message, tmp_
     with pytest.raises(ValueError, match=message):
         start(*arguments)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tilde_is_the_home_folder_where_no_shell_expands_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("LFX_OUT", "~/out")
+    assert start("x", "smoke").out == tmp_path / "home" / "out" / "smoke"
+    monkeypatch.setenv("LFX_OUT", "")
+    assert start("x", "smoke").out == tmp_path / "_build" / "results" / "smoke"
+    assert not (tmp_path / "~").exists()

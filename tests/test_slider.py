@@ -60,7 +60,7 @@ def test_the_scripts_threshold_is_that_of_u_relax(maps, aggregate, gamma):
 @pytest.mark.skipif(shutil.which("node") is None, reason="no JavaScript engine at hand")
 def test_the_script_is_sound(maps, tmp_path):
     script = re.search(r"<script>(.*)</script>", slider(*maps, "").data, re.S)[1]
-    (tmp_path / "page.js").write_text(script)
+    (tmp_path / "page.js").write_text(script, encoding="utf-8")
     assert subprocess.run(["node", "--check", tmp_path / "page.js"]).returncode == 0
 
 

@@ -140,7 +140,9 @@ def test_unknown_factors_levels_and_indices():
 
 
 def test_stand_in_when_nothing_is_there(tmp_path):
-    with pytest.warns(UserWarning, match="dsprites is replaced by sprites, since there is neither .*npz nor a packed"):
+    with pytest.warns(
+        UserWarning, match="dsprites is replaced by sprites, since .*64x64.npz is missing; .*20k.npz is miss"
+    ):
         data = load("dsprites", train=30, test=10, root=tmp_path)
     assert data.name == "sprites" and torch.equal(data.train, load("sprites", train=30, test=10).train)
     assert "stand-in for dsprites" in data.provenance and str(tmp_path) not in data.provenance

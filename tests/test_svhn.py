@@ -9,8 +9,8 @@ from scipy.io import savemat
 from torchvision.datasets import SVHN
 
 from lfx_utils.datasets import svhn
-from lfx_utils.datasets.base import Unavailable
 from lfx_utils.datasets.cifar10 import blurred
+from lfx_utils.datasets.files import Unavailable
 
 COUNTS = {"train": 12, "test": 7}
 

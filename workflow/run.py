@@ -35,7 +35,12 @@ def main() -> int:
     options = [word for name, value in chosen.items() for word in ("-p", name, str(value))]
     command = [sys.executable, "-m", "papermill", str(notebook), str(executed), *options, "--no-progress-bar"]
     command += ["--kernel", "python3", "--language", "python", "--cwd", str(notebook.parent)]
-    environment = os.environ | {"LFX_OUT": str(folder), "LFX_THREADS": str(asked.threads), "TQDM_DISABLE": "1"}
+    environment = os.environ | {
+        "LFX_OUT": str(folder),
+        "LFX_THREADS": str(asked.threads),
+        "TQDM_DISABLE": "1",
+        "PYTHONUTF8": "1",
+    }
     environment |= {"OMP_NUM_THREADS": str(asked.threads), "PYTHONPATH": str(ROOT), "JUPYTER_PREFER_ENV_PATH": "1"}
     kept.unlink(missing_ok=True)
     status = subprocess.run(command, env=environment).returncode
@@ -43,7 +48,7 @@ def main() -> int:
         print(complaint(executed) or f"{asked.chapter} was cut short.", file=sys.stderr)
         return status or 1
     shown = " ".join(["papermill", f"notebooks/{notebook.name}", "out.ipynb", *options])
-    rows = json.loads(kept.read_text()) if kept.exists() else []
+    rows = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else []
     write(asked.records, json.dumps([row | {"command": shown} for row in rows], indent=1))
     return 0
 

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 from torch import Tensor
 
-# Okabe and Ito's colours, in an order whose greys differ too; line styles and markers tell curves apart without colour.
+# Okabe and Ito's colours, in an order whose greys differ too; line styles and markers tell curves apart without colour,
+# and beyond eight curves, where colours come again, a marker meets another line style.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vP*X"
-LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), "-")
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (8, 2, 1, 2)))
 
 
 def style() -> None:
@@ -83,7 +84,9 @@ def curves(x, series: dict[str, tuple], *, xlabel: str, ylabel: str, title: str 
     if ax is None:
         _, ax = plt.subplots(figsize=(5.2, 3.4))
     for i, (label, (mean, low, high)) in enumerate(series.items()):
-        ax.plot(x, mean, color=COLOURS[i], marker=MARKERS[i], linestyle=LINES[i], markersize=4, label=label)
+        turn, i = divmod(i, len(COLOURS))
+        line = LINES[(i + turn) % len(LINES)]
+        ax.plot(x, mean, color=COLOURS[i], marker=MARKERS[i], linestyle=line, markersize=4, label=label)
         if low is not None:
             ax.fill_between(x, low, high, color=COLOURS[i], alpha=0.18, linewidth=0)
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title)
@@ -99,12 +102,19 @@ def gallery(rows: dict[str, Tensor], titles=None, *, size: float = 1.0, divergin
     """Show images in a grid: one labelled row each, one column an example.
 
     Args:
-        rows: label to images `(n, C, H, W)`; one channel is drawn in grey, three as colour.
+        rows: label to images `(n, C, H, W)`; one channel is drawn in grey, three as colour, four with opacity.
         titles: a heading for each column.
         size: side of a picture in inches.
         diverging: labels of rows that hold attributions; each picture is drawn on its own symmetric scale, summed over
             channels, blue for negative and red for positive shares.
+
+    Raises:
+        ValueError: a row without images, or with images that can be drawn neither in grey nor in colour.
     """
+    for label, images in rows.items():
+        shape = (len(images), *images[0].shape) if len(images) else ()
+        if len(shape) != 4 or (label not in diverging and shape[1] not in (1, 3, 4)):
+            raise ValueError(f"rows[{label!r}] must be images (n, C, H, W) with 1, 3 or 4 channels, got {shape}.")
     columns = min(len(images) for images in rows.values())
     figure, axes = plt.subplots(
         len(rows), columns, figsize=(size * columns + 0.9, size * len(rows) + 0.25), squeeze=False
@@ -116,7 +126,7 @@ def gallery(rows: dict[str, Tensor], titles=None, *, size: float = 1.0, divergin
                 picture = picture.sum(0)
                 bound = np.abs(picture).max() or 1.0
                 ax.imshow(picture, cmap="RdBu_r", vmin=-bound, vmax=bound)
-            elif len(picture) == 3:
+            elif len(picture) > 1:
                 ax.imshow(picture.transpose(1, 2, 0).clip(0, 1))
             else:
                 ax.imshow(picture[0], vmin=0, vmax=1)

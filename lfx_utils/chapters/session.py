@@ -57,7 +57,7 @@ def start(chapter: str, profile: str = "quick", seed: int = 0) -> Session:
     seed_all(seed)
     if threads := os.environ.get("LFX_THREADS"):
         torch.set_num_threads(int(threads))
-    out = Path(os.environ.get("LFX_OUT", "_build/results")).resolve() / profile
+    out = Path(os.environ.get("LFX_OUT") or "_build/results").expanduser().resolve() / profile
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{chapter}.json").unlink(missing_ok=True)  # a new run starts with an empty record
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

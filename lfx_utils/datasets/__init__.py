@@ -1,12 +1,14 @@
 """The data sets, by name; a real one that is not at hand is replaced, visibly, by its embedded stand-in."""
 
 import warnings
+from contextlib import suppress
 from dataclasses import replace
 from types import ModuleType
 
 from . import cifar10, coco, digits, dsprites, ecg5000, heartbeats, mnist, photographs, scenes, sprites, svhn, voc
 from .annotated import IGNORE, Annotated
-from .base import Dataset, Unavailable, data_root
+from .base import Dataset
+from .files import Unavailable, data_root
 
 __all__ = ["IGNORE", "Annotated", "Dataset", "Unavailable", "data_root", "load", "load_annotated"]
 
@@ -94,12 +96,15 @@ def load_annotated(
 
 def _replaced(name: str, module: ModuleType, error: Unavailable, download: bool) -> str:
     reason = " ".join(str(error).split())
-    advice = "check the connection" if download else "set LFX_DATA to the folder that holds it or pass download=True"
-    warnings.warn(f"{name} is replaced by {module.STAND_IN}, since {reason}; to have it, {advice}.", stacklevel=3)
+    advice = "LFX_DATA names the folder that is looked in"
+    if not download and module is not coco:  # which nothing fetches
+        advice += ", and download=True fetches what is missing"
+    warnings.warn(f"{name} is replaced by {module.STAND_IN}, since {reason}. {advice}.", stacklevel=3)
     return reason
 
 
 def _marked(dataset, name: str, reason: str, root):
     # The provenance goes into published results, which should not name a reader's folders.
-    reason = reason.replace(str(data_root(root)), "ROOT")
+    with suppress(Unavailable):
+        reason = reason.replace(str(data_root(root)), "ROOT")
     return replace(dataset, provenance=f"{dataset.provenance} A stand-in for {name}, since {reason}.")

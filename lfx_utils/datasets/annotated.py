@@ -1,14 +1,10 @@
 """Images with ground truth: where the objects are (masks, boxes) and what they are (labels)."""
 
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from xml.etree.ElementTree import ParseError
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from .base import FAULTS, Unavailable
 
 IGNORE = 255  # of a mask: an object's border, or a pixel whose class nobody wrote down
 
@@ -61,23 +57,12 @@ class Annotated:
         ])  # fmt: skip
 
 
-@contextmanager
-def sound(what: str):
-    """Turn whatever reading a damaged file may end in into `Unavailable`."""
-    try:
-        yield
-    except Unavailable:
-        raise
-    except (*FAULTS, TypeError, ParseError) as error:
-        raise Unavailable(f"{what} is damaged or could not be downloaded ({error})") from error
-
-
 def square(image: Tensor, mask: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
     """Bring an image's short side to `size` and cut out the central square; the mask by its nearest pixels.
 
     Args:
         image: uint8 `(3, H, W)`.
-        mask: uint8 `(H', W')`, of any resolution, or None: then the result is all `IGNORE`.
+        mask: uint8 `(H', W')` of the whole image, at any resolution, or None: then the result is all `IGNORE`.
         size: of the square.
 
     Returns:

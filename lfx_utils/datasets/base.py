@@ -1,17 +1,8 @@
-"""What all data sets share: the dataclass they return, the data root, seeded draws and downloads."""
+"""What all data sets share: the dataclass they return, and seeded draws."""
 
-import hashlib
-import os
-import tempfile
-import time
-import urllib.request
-import zipfile
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from numbers import Integral
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -41,26 +32,6 @@ class Dataset:
     class_names: tuple[str, ...]
     baseline: Callable[[Tensor], Tensor] = field(repr=False)
     provenance: str
-
-
-class Unavailable(OSError):
-    """The files of a data set are missing or not sound, or their download failed."""
-
-
-PAUSE = 1.0  # seconds before the second attempt at a download; twice that before the third
-
-# What reading a damaged file, or a download, may end in.
-FAULTS = (OSError, RuntimeError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
-
-
-def data_root(root: str | os.PathLike | None = None) -> Path:
-    """Return the folder that holds the data: `root`, else `$LFX_DATA`, else a cache folder of the user's.
-
-    >>> data_root("somewhere").name
-    'somewhere'
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lfx"
-    return Path(root or os.environ.get("LFX_DATA") or cache).expanduser()
 
 
 def draw(name: str, part: str, size: int | None, total: int, seed: int) -> Tensor:
@@ -111,41 +82,3 @@ def pixels(images: np.ndarray) -> Tensor:
     images = torch.as_tensor(images)
     images = images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2)
     return images.float().div_(255).contiguous()
-
-
-def check(arrays: Iterable[np.ndarray], sha256: str, source) -> None:
-    """Compare the checksum of the arrays' values, one after the other, with the known one.
-
-    Raises:
-        Unavailable: they differ.
-    """
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array))
-    if digest.hexdigest() != sha256:
-        raise Unavailable(f"{source} does not hold the known values (their SHA-256 differs)")
-
-
-def fetch(address: str, attempts: int = 3, timeout: float = 30) -> bytes:
-    """Download one file into memory, with a growing pause between attempts.
-
-    Raises:
-        Unavailable: every attempt failed.
-    """
-    for attempt in range(attempts):
-        time.sleep(PAUSE * attempt)
-        try:
-            with urllib.request.urlopen(address, timeout=timeout) as answer:
-                return answer.read()
-        except (OSError, HTTPException) as error:
-            reason = error
-    raise Unavailable(f"{address} could not be downloaded in {attempts} attempts ({reason})")
-
-
-def store(path: Path, **arrays: np.ndarray) -> None:
-    """Write the arrays as a compressed `.npz`, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        draft = Path(folder) / path.name
-        np.savez_compressed(draft, **arrays)
-        os.replace(draft, path)

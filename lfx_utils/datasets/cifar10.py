@@ -10,7 +10,8 @@ import torchvision
 from PIL import Image
 from torchvision.transforms.functional import gaussian_blur
 
-from .base import FAULTS, Dataset, Unavailable, assemble, check, data_root, pixels
+from .base import Dataset, assemble, pixels
+from .files import Unavailable, check, data_root, first_sound, present, sound
 
 STAND_IN = "photographs"
 CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
@@ -23,9 +24,9 @@ blurred = partial(gaussian_blur, kernel_size=[21, 21], sigma=[5.0, 5.0])
 def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
     """Load CIFAR-10; the baseline of an image is its Gaussian blur (kernel 21, width 5).
 
-    Looked for in this order: torchvision's `cifar-10-batches-py` in `<root>/cifar10` or `<root>`, then in
-    `<root>/cifar10` the subset `subset_10k.npz` where both sizes fit in it, the pack `*.webps` with `index.npz`, a
-    download, and the subset again (None then means all of the subset).
+    Looked for in this order, and the first sound one serves: torchvision's `cifar-10-batches-py` in `<root>/cifar10` or
+    `<root>`, then in `<root>/cifar10` the subset `subset_10k.npz` where both sizes fit in it, the pack `*.webps` with
+    `index.npz`, a download, and the subset again (None then means all of the subset).
 
     Args:
         train: how many of the 50,000 training examples, None for all.
@@ -44,23 +45,21 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
     """
     home = data_root(root)
     folder = home / "cifar10"
-    official = next((path for path in (folder, home) if (path / "cifar-10-batches-py").is_dir()), None)
-    subset, pack = folder / "subset_10k.npz", folder / "index.npz"
+    subset = folder / "subset_10k.npz", _read_subset
+    local = [(place / "cifar-10-batches-py", _read_official) for place in (folder, home)]
+    local += ([subset] if _fits(train, test) else []) + [(folder / "index.npz", _read_pack)]
+    missing = f"there is neither cifar-10-batches-py nor a packed copy in {folder}"
     try:
-        if official:
-            parts, source = _read_official(official, download), "torchvision's files, MD5 checked"
-        elif subset.is_file() and (_fits(train, test) or not (pack.is_file() or download)):
-            parts, source = _read_subset(subset), "a class-balanced subset of 10,000, SHA-256 checked"
-        elif pack.is_file():
-            parts, source = _read_pack(folder), "a lossless pack of the whole, SHA-256 checked"
-        elif download:
-            parts, source = _read_official(folder, download), "torchvision's files, MD5 checked"
-        else:
-            raise Unavailable(f"there is neither cifar-10-batches-py nor a packed copy in {folder}")
+        parts, source = first_sound(local if download else [*local, subset], missing)
     except Unavailable:
-        raise
-    except FAULTS as error:
-        raise Unavailable(f"CIFAR-10 in {folder} is damaged or could not be downloaded ({error})") from error
+        if not download:
+            raise
+        try:
+            parts, source = _download(folder)
+        except Unavailable:
+            if not present(subset[0]):
+                raise
+            parts, source = _read_subset(subset[0])
     return assemble(
         "cifar10",
         *parts,
@@ -73,10 +72,15 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
     )
 
 
-def _read_official(folder: Path, download: bool):
+def _read_official(batches: Path, download: bool = False):
     """Only torchvision unpickles, and only after it has compared every file's MD5."""
-    parts = (torchvision.datasets.CIFAR10(folder, train=part, download=download) for part in (True, False))
-    return [(part.data, np.asarray(part.targets)) for part in parts]
+    with sound(f"CIFAR-10 in {batches.parent}", "could not be downloaded" if download else "is damaged"):
+        parts = [torchvision.datasets.CIFAR10(batches.parent, part, download=download) for part in (True, False)]
+    return [(part.data, np.asarray(part.targets)) for part in parts], "torchvision's files, MD5 checked"
+
+
+def _download(folder: Path):
+    return _read_official(folder / "cifar-10-batches-py", download=True)
 
 
 def _fits(train: int | None, test: int | None) -> bool:
@@ -84,21 +88,23 @@ def _fits(train: int | None, test: int | None) -> bool:
 
 
 def _read_subset(subset: Path):
-    with np.load(subset) as arrays:
-        parts = [(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
-    check((array for part in parts for array in part), SHA256_SUBSET, subset)
-    return parts
+    with sound(subset):
+        with np.load(subset) as arrays:
+            parts = [(arrays[f"x_{part}"], arrays[f"y_{part}"]) for part in ("train", "test")]
+        check((array for part in parts for array in part), SHA256_SUBSET, subset)
+    return parts, "a class-balanced subset of 10,000, SHA-256 checked"
 
 
-def _read_pack(folder: Path):
-    with np.load(folder / "index.npz") as arrays:
-        offsets, labels = arrays["offsets"], arrays["labels"]
-    names = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
-    files = [(folder / f"{name}.webps").read_bytes() for name in names]
-    images = np.concatenate([unpack(raw, limits) for raw, limits in zip(files, offsets, strict=True)])
-    parts = (images[:50_000], labels[:50_000]), (images[50_000:], labels[50_000:])
-    check((array for part in parts for array in part), SHA256_PACK, folder)
-    return parts
+def _read_pack(index: Path):
+    with sound(f"CIFAR-10 in {index.parent}"):
+        with np.load(index) as arrays:
+            offsets, labels = arrays["offsets"], arrays["labels"]
+        names = [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]
+        files = [(index.parent / f"{name}.webps").read_bytes() for name in names]
+        images = np.concatenate([unpack(raw, limits) for raw, limits in zip(files, offsets, strict=True)])
+        parts = (images[:50_000], labels[:50_000]), (images[50_000:], labels[50_000:])
+        check((array for part in parts for array in part), SHA256_PACK, index.parent)
+    return parts, "a lossless pack of the whole, SHA-256 checked"
 
 
 def unpack(raw: bytes, offsets: np.ndarray) -> np.ndarray:

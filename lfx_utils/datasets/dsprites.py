@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .base import Unavailable, data_root, fetch
+from .files import Unavailable, data_root, fetch, first_sound, sound
 from .sprites import SIDE, N, Sprites, divide, split
 
 STAND_IN = "sprites"
@@ -29,8 +29,8 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Sprites:
     """Load dSprites from `<root>/dsprites`; the baseline is a black image.
 
     Looked for in this order: DeepMind's file, a download of it, the packed parts `dsprites_random20k.npz` and
-    `dsprites_grid46k.npz` (64,834 images together). An index is in the same part, training or test, wherever it is
-    read from, the generated `sprites` included.
+    `dsprites_grid46k.npz` (64,834 images together), of which the sound ones serve. An index is in the same part,
+    training or test, wherever it is read from, the generated `sprites` included.
 
     Args:
         train: how many training examples (at most 663,552; 58,341 of the packs), None for 18,000.
@@ -48,43 +48,47 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Sprites:
     Source: Matthey et al. (2017), dSprites, Apache-2.0; 90/10 from LF, Section 4.3; baseline from LF, App. C.3.
     """
     folder = data_root(root) / "dsprites"
-    official, packs = folder / OFFICIAL, [folder / name for name in PACKS if (folder / name).is_file()]
+    official = folder / OFFICIAL
     try:
-        if official.is_file() or download:
-            _verify(official, "md5", MD5)
-    except Unavailable:
-        if not download:
-            raise
-        try:
+        if download:
             _download(official)
-        except Unavailable:
-            if not packs:
-                raise
-    if official.is_file():
-        parts, images, how = split(), _scan(official), "DeepMind's file, MD5 checked"
-    elif packs:
-        held, images = _unpack(packs)
-        parts = [part[torch.isin(part, held)] for part in split()]
-        how = f"{len(held):,} of DeepMind's images, SHA-256 checked"
-    else:
-        raise Unavailable(f"there is neither {OFFICIAL} nor a packed part of it in {folder}")
+        parts, images, how = first_sound([(official, _read_official)], f"{official} is missing")
+    except Unavailable as error:
+        parts, images, how = _read_packs(folder, str(error))
     return divide("dsprites", parts, images, (train, test), seed, f"dSprites from {how}.")
 
 
 def _verify(path: Path, method: str, expected: str) -> None:
-    try:
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, method).hexdigest()
-    except OSError as error:
-        raise Unavailable(f"{path} cannot be read ({error})") from error
+    with sound(path), path.open("rb") as file:
+        digest = hashlib.file_digest(file, method).hexdigest()
     if digest != expected:
         raise Unavailable(f"{path} is not the known file (its checksum differs)")
+
+
+def _read_official(path: Path):
+    _verify(path, "md5", MD5)
+    return split(), _scan(path), "DeepMind's file, MD5 checked"
+
+
+def _read_packs(folder: Path, reason: str):
+    """Read the packs that are sound; `reason` says why DeepMind's file does not serve."""
+    packs, reasons = [], [reason]
+    for name, sha256 in PACKS.items():
+        try:
+            _verify(folder / name, "sha256", sha256)
+            packs.append(folder / name)
+        except Unavailable as error:
+            reasons.append(str(error))
+    if not packs:
+        raise Unavailable("; ".join(reasons))
+    held, images = _unpack(packs)
+    parts = [part[torch.isin(part, held)] for part in split()]
+    return parts, images, f"{len(held):,} of DeepMind's images, SHA-256 checked"
 
 
 def _unpack(packs: list[Path]) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     index, images = [], []
     for path in packs:
-        _verify(path, "sha256", PACKS[path.name])
         with np.load(path) as arrays:
             index.append(arrays["original_index"])
             images.append(arrays["imgs"])
@@ -118,7 +122,11 @@ def _scan(path: Path) -> Callable[[Tensor], Tensor]:
 
 
 def _download(path: Path) -> None:
-    failures = []
+    """Fetch the file, unless a sound one is there."""
+    try:
+        return _verify(path, "md5", MD5)
+    except Unavailable:
+        failures = []
     for address in SOURCES:
         try:
             raw = fetch(address, timeout=120)
@@ -128,12 +136,10 @@ def _download(path: Path) -> None:
         if hashlib.md5(raw).hexdigest() != MD5:
             failures.append(f"{address} did not give the known file")
             continue
-        try:
+        with sound(f"the download to {path.parent}", "cannot be kept"):
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_suffix(".part")
             part.write_bytes(raw)
             part.replace(path)
-        except OSError as error:
-            raise Unavailable(f"the download cannot be kept in {path.parent} ({error})") from error
         return
     raise Unavailable("no source gave dSprites: " + "; ".join(failures))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .base import FAULTS, Dataset, Unavailable, check, data_root, fetch, store
+from .base import Dataset
+from .files import FAULTS, Unavailable, check, data_root, fetch, first_sound, sound, store
 from .heartbeats import STEPS, divide
 
 STAND_IN = "heartbeats"
@@ -33,7 +34,7 @@ def load(train=None, test=None, seed=0, root=None, download=False, split="normal
     """Load ECG5000 from `<root>/ecg5000`; the baseline is the mean normal training beat.
 
     Read from `ecg5000.npz` (arrays X `(5000, 140)`, y 1–5) or from the archive's `ECG5000_TRAIN.txt` and
-    `ECG5000_TEST.txt`; a download is stored as the former.
+    `ECG5000_TEST.txt`, the first that is sound; a download is stored as the former.
 
     Args:
         train: how many training beats, None for all.
@@ -62,10 +63,8 @@ def load(train=None, test=None, seed=0, root=None, download=False, split="normal
         if not download:
             raise
         beats, labels = _download()
-        try:
+        with sound(f"the download to {folder}", "cannot be kept"):
             store(folder / "ecg5000.npz", X=beats, y=labels)
-        except OSError as error:
-            raise Unavailable(f"the download cannot be kept in {folder} ({error})") from error
     return divide(
         "ecg5000", beats, labels - 1, (train, test), seed, split,
         provenance=f"ECG5000 of the UCR archive, SHA-256 of its values {SHA256[:8]}….",
@@ -74,19 +73,20 @@ def load(train=None, test=None, seed=0, root=None, download=False, split="normal
 
 def _read(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     stored = folder / "ecg5000.npz"
-    try:
-        if stored.is_file():
-            with np.load(stored) as arrays:
-                beats, labels = arrays["X"].astype("<f4"), arrays["y"].astype("<i8")
-            check((beats, labels), SHA256, stored)
-            return beats, labels
-        if all((folder / file).is_file() for file in FILES):
-            return parse([(folder / file).read_bytes() for file in FILES], folder)
-    except Unavailable:
-        raise
-    except FAULTS as error:
-        raise Unavailable(f"ECG5000 in {folder} is damaged ({error})") from error
-    raise Unavailable(f"there is no {stored}")
+    return first_sound([(stored, _read_stored), (folder / FILES[0], _read_texts)], f"there is no {stored}")
+
+
+def _read_stored(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with sound(path):
+        with np.load(path) as arrays:
+            beats, labels = arrays["X"].astype("<f4"), arrays["y"].astype("<i8")
+        check((beats, labels), SHA256, path)
+    return beats, labels
+
+
+def _read_texts(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    with sound(f"ECG5000 in {path.parent}"):
+        return parse([(path.parent / file).read_bytes() for file in FILES], path.parent)
 
 
 def parse(texts: list[bytes], source) -> tuple[np.ndarray, np.ndarray]:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
+from torchvision.datasets import MNIST
+from torchvision.datasets.utils import download_and_extract_archive
 
-from .base import FAULTS, Dataset, Unavailable, assemble, data_root, pixels
+from .base import Dataset, assemble, pixels
+from .files import Unavailable, data_root, first_sound, sound
 
 STAND_IN = "digits"
 # MD5 of the unpacked files, header and shape; the packed ones have the MD5 of torchvision's MNIST.resources.
@@ -23,14 +25,15 @@ FILES = {
 def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
     """Load MNIST from `<root>/mnist/MNIST/raw` (or `<root>/MNIST/raw`); the baseline is a black image.
 
-    Packed files (`.gz`) are unpacked in memory, so that the root may be read-only; every file's MD5 is checked.
+    Packed files (`.gz`) are unpacked in memory, so that the root may be read-only; every file's MD5 is checked, and of
+    several copies the first sound one serves.
 
     Args:
         train: how many of the 60,000 training examples, None for all.
         test: how many of the 10,000 test examples, None for all.
         seed: of the draw.
         root: the data root, see `data_root`.
-        download: let torchvision fetch what is missing.
+        download: let torchvision fetch what is missing or damaged.
 
     Returns:
         images `(N, 1, 28, 28)`, labels 0–9.
@@ -46,10 +49,8 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
     except Unavailable:
         if not download:
             raise
-        try:
-            torchvision.datasets.MNIST(home / "mnist", download=True)
-        except FAULTS as error:
-            raise Unavailable(f"torchvision could not download MNIST to {home / 'mnist'} ({error})") from error
+        with sound("MNIST", "could not be downloaded"):
+            _download(home / "mnist/MNIST/raw")
         images, labels, test_images, test_labels = _read(home)
     return assemble(
         "mnist",
@@ -65,14 +66,28 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
 
 
 def _read(home: Path) -> list[np.ndarray]:
-    folder = next((path for path in (home / "mnist/MNIST/raw", home / "MNIST/raw") if path.is_dir()), None)
-    if folder is None:
-        raise Unavailable(f"there is no folder {home / 'mnist/MNIST/raw'}")
-    return [read_idx(folder / name, *facts) for name, facts in FILES.items()]
+    folders = home / "mnist/MNIST/raw", home / "MNIST/raw"
+    return [
+        first_sound(_copies([folder / name for folder in folders], *facts), f"{folders[0] / name}.gz is missing")
+        for name, facts in FILES.items()
+    ]
+
+
+def _download(folder: Path) -> None:
+    """Fetch the four files; unlike `MNIST(download=True)`, a damaged unpacked file is no reason to leave it."""
+    for file, md5 in MNIST.resources:
+        for mirror in MNIST.mirrors:
+            try:
+                download_and_extract_archive(f"{mirror}{file}", folder, filename=file, md5=md5)
+                break
+            except (OSError, RuntimeError) as error:
+                reason = error
+        else:
+            raise reason
 
 
 def read_idx(path: Path, md5: str, header: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Read one file of unsigned bytes in the IDX format, packed as `path.gz` or else unpacked.
+    """Read one file of unsigned bytes in the IDX format, packed as `path.gz` or unpacked, whichever is sound.
 
     Args:
         path: of the unpacked file.
@@ -83,13 +98,16 @@ def read_idx(path: Path, md5: str, header: int, shape: tuple[int, ...]) -> np.nd
     Raises:
         Unavailable: the file is missing or damaged.
     """
-    packed = path.with_name(f"{path.name}.gz")
-    try:
-        raw = gzip.decompress(packed.read_bytes()) if packed.is_file() else path.read_bytes()
-    except FileNotFoundError as error:
-        raise Unavailable(f"{packed} is missing") from error
-    except FAULTS as error:
-        raise Unavailable(f"{packed} is damaged ({error})") from error
-    if hashlib.md5(raw).hexdigest() != md5:
-        raise Unavailable(f"{packed if packed.is_file() else path} is not the official file (its MD5 differs)")
-    return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+    return first_sound(_copies([path], md5, header, shape), f"{path}.gz is missing")
+
+
+def _copies(paths: list[Path], md5: str, header: int, shape: tuple[int, ...]):
+    def read(path: Path) -> np.ndarray:
+        with sound(path):
+            raw = path.read_bytes()
+            raw = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        if hashlib.md5(raw).hexdigest() != md5:
+            raise Unavailable(f"{path} is not the official file (its MD5 differs)")
+        return np.frombuffer(raw, np.uint8, offset=header).reshape(shape)
+
+    return [(copy, read) for path in paths for copy in (path.with_name(f"{path.name}.gz"), path)]

@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 import torchvision
 
-from .base import FAULTS, Dataset, Unavailable, assemble, data_root
+from .base import Dataset, assemble
 from .cifar10 import blurred
+from .files import Unavailable, data_root, first_sound, sound
 
 STAND_IN = "photographs"  # colour pictures of the same size
 
@@ -33,11 +34,13 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
     Source: Netzer et al. (2011), Reading digits in natural images with unsupervised feature learning.
     """
     home = data_root(root)
-    folder = next((path for path in (home / "svhn", home) if (path / "train_32x32.mat").is_file()), home / "svhn")
+    places = [(folder / "train_32x32.mat", _read) for folder in (home / "svhn", home)]
     try:
-        parts = [_read(folder, part, download) for part in ("train", "test")]
-    except FAULTS as error:
-        raise Unavailable(f"SVHN in {folder} is missing, damaged or could not be downloaded ({error})") from error
+        parts = first_sound(places, f"SVHN in {home / 'svhn'} is missing")
+    except Unavailable:
+        if not download:
+            raise
+        parts = _read(places[0][0], download=True)
     return assemble(
         "svhn",
         *parts,
@@ -50,8 +53,10 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
     )
 
 
-def _read(folder: Path, part: str, download: bool):
-    if download:
-        folder.mkdir(parents=True, exist_ok=True)
-    loaded = torchvision.datasets.SVHN(folder, part, download=download)
-    return loaded.data, loaded.labels
+def _read(file: Path, download: bool = False):
+    """Read both files of a folder, of which the training file says where it is."""
+    with sound(f"SVHN in {file.parent}", "could not be downloaded" if download else "is damaged or not whole"):
+        if download:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        loaded = [torchvision.datasets.SVHN(file.parent, part, download=download) for part in ("train", "test")]
+    return [(part.data, part.labels) for part in loaded]

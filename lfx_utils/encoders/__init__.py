@@ -1,9 +1,9 @@
 """Trained encoders by name.
 
-`shipped` come with this project, `published` with the papers; `pretraining` made the shipped ones.
+`shipped` come with this project, `published` with the papers; `pretraining` and `imagenet` made the shipped ones.
 """
 
 from lfx_utils.encoders.published import frozen, pretrained
-from lfx_utils.encoders.shipped import card, load, names, weights
+from lfx_utils.encoders.shipped import card, classifier, load, names, untrained, weights
 
-__all__ = ["card", "frozen", "load", "names", "pretrained", "weights"]
+__all__ = ["card", "classifier", "frozen", "load", "names", "pretrained", "untrained", "weights"]

@@ -12,16 +12,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from lfx_utils.datasets import Annotated, load_annotated
+from lfx_utils.datasets import Annotated, load, load_annotated
 from lfx_utils.encoders import shipped
 from lfx_utils.encoders.published import frozen
-from lfx_utils.measures.probes import probe
-from lfx_utils.models.pretext import DINO, SimCLR, Supervised, SwAV
+from lfx_utils.measures.probes import accuracy, probe
+from lfx_utils.models.pretext import DINO, SimCLR, Supervised, SwAV, halves
 from lfx_utils.progress import tqdm
+from lfx_utils.training import resume
 
 LICENCES = {
     "scenes": "As the project. Trained on generated shapes and on photographs of scikit-image, public domain or CC0.",
     "voc": "For research: trained on PASCAL VOC's photographs, which are their owners', under Flickr's terms of use.",
+    "cifar10": "For research: trained on CIFAR-10's photographs, gathered from the web; the set states no licence.",
 }
 WORK = Path(__file__).resolve().parents[2] / "_build" / "pretraining"
 
@@ -31,7 +33,7 @@ class Recipe:
     """How an encoder came about.
 
     Args:
-        data: a set of `load_annotated`.
+        data: a set of `load_annotated`, or `"cifar10"`.
         objective: `"supervised"`, `"simclr"`, `"swav"` or `"dino"`.
         architecture: of `shipped.ARCHITECTURES`.
         examples: how many training images, None for all.
@@ -66,11 +68,18 @@ RECIPES = {
     "scenes-shortcut": Recipe("scenes", "supervised", "narrow", epochs=6, shortcut="star"),
     "voc-supervised": Recipe("voc", "supervised", examples=None, epochs=40, size=96, start="scenes-supervised"),
     "voc-simclr": Recipe("voc", "simclr", examples=None, epochs=40, size=96, start="scenes-simclr", area=0.25),
+    "cifar-simclr": Recipe("cifar10", "simclr", examples=None, epochs=6, size=32, area=0.25),
 }
 
 
 def images(recipe: Recipe, split: str, count: int | None, seed: int, **options) -> Annotated:
-    """Load what the recipe trains on, or the test part of it."""
+    """Load what the recipe trains on, or the test part of it; CIFAR-10's images have neither masks nor boxes."""
+    if recipe.data == "cifar10":
+        sizes = {"train": 1, "test": 1} | {split: count}
+        data = load("cifar10", **sizes, seed=seed)
+        labels = torch.nn.functional.one_hot(getattr(data, f"{split}_labels"), len(data.class_names)).bool()
+        none = torch.empty(len(labels), 0)
+        return Annotated(data.name, getattr(data, split), none, (), (), labels, data.class_names, data.provenance)
     if recipe.shortcut:
         options["shortcut"] = recipe.shortcut
     return load_annotated(
@@ -102,16 +111,21 @@ def train(
         labels: bool `(N, C)`.
         recipe: gives epochs and learning rate.
         seed: of the batches and of the views.
-        work: file to save to after each epoch; where it holds a run of this recipe, training goes on from it and ends
-            the same.
+        work: file to save to after each epoch; where it holds this run, training goes on from it and ends the same.
+
+    Raises:
+        ValueError: a file of another run: another recipe, seed, first weights or data; or one that is damaged.
+        FloatingPointError: the loss is no longer finite.
     """
     batch, model = 128, model.train().to(memory_format=torch.channels_last)
     steps = len(pixels) // batch * recipe.epochs
     optimiser = torch.optim.AdamW(model.parameters(), lr=recipe.rate, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, steps))
     first, spent, losses = 0, 0.0, []
-    state = torch.load(work, weights_only=True) if work and work.exists() else {}
-    if state.get("recipe") == vars(recipe):
+    run = vars(recipe) | {"seed": seed}
+    if work:
+        run |= {"data": resume.checksum([pixels, labels]), "first weights": resume.checksum(model.state_dict())}
+    if state := resume.opened(work, run, recipe.epochs) if work else {}:
         model.load_state_dict(state["model"])
         optimiser.load_state_dict(state["optimiser"])
         schedule.load_state_dict(state["schedule"])
@@ -136,7 +150,8 @@ def train(
         if work:
             parts = {"model": model, "optimiser": optimiser, "schedule": schedule}
             spent = time.process_time() - began
-            _save(work, parts, {"recipe": vars(recipe), "epoch": epoch + 1, "spent": spent, "losses": losses})
+            states = {name: part.state_dict() for name, part in parts.items()}
+            resume.save(work, run, **states, epoch=epoch + 1, spent=spent, losses=losses)
     model.eval()
     return time.process_time() - began
 
@@ -144,13 +159,6 @@ def train(
 def _rate(step: int, steps: int) -> float:
     warm = max(1, steps // 20)
     return (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
-
-
-def _save(work: Path, parts: dict, plain: dict) -> None:
-    work.parent.mkdir(parents=True, exist_ok=True)
-    draft = work.with_suffix(".part")
-    torch.save({name: part.state_dict() for name, part in parts.items()} | plain, draft)
-    draft.replace(work)
 
 
 def pretrain(name: str, seed: int = 0, folder: Path = shipped.CHECKPOINTS) -> dict:
@@ -196,7 +204,7 @@ def pretrain(name: str, seed: int = 0, folder: Path = shipped.CHECKPOINTS) -> di
         **{key: value for key, value in vars(recipe).items() if value is not None},
         "seed": seed,
         "provenance": provenance,
-        "device": "CPU, bfloat16",
+        "device": "CPU, bfloat16" if halves(torch.device("cpu")) else "CPU, float32",
         "cpu_seconds": round(seconds),
         "parameters": sum(parameter.numel() for parameter in kept.parameters()),
         "linear_probe": probe_scores(recipe, kept, seed),
@@ -204,7 +212,7 @@ def pretrain(name: str, seed: int = 0, folder: Path = shipped.CHECKPOINTS) -> di
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "licence": LICENCES[recipe.data],
     }
-    path.with_suffix(".json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    path.with_suffix(".json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return card
 
 
@@ -213,11 +221,12 @@ def _bytes(data: Annotated) -> Tensor:
 
 
 def probe_scores(recipe: Recipe, encoder: nn.Module, seed: int) -> dict[str, float]:
-    """Probe on up to 4,000 images of the recipe's data, 2,000 for the test; scenes that were not trained on."""
+    """Probe on all the recipe's data, or on 4,000 scenes that were not trained on, with 2,000 for the test."""
     fresh = seed + 1 if recipe.data == "scenes" else seed
     most = (4_000, 2_000) if recipe.data == "scenes" else (None, None)
     parts = [images(recipe, split, count, fresh) for split, count in zip(("train", "test"), most)]
-    return {key: round(value, 4) for key, value in probe(encoder, *parts).items()}
+    found = (accuracy if recipe.data == "cifar10" else probe)(encoder, *parts)
+    return {key: round(value, 4) for key, value in found.items()}
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.models import resnet50
 
-from lfx_utils.datasets.base import Unavailable, data_root, fetch
+from lfx_utils.datasets.files import Unavailable, data_root, fetch
 from lfx_utils.models.resnet import Normalise, cifar_resnet
 from lfx_utils.models.vit import ViT
 

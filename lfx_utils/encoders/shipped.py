@@ -1,49 +1,100 @@
-"""Trained encoders by name: the small ones that this project ships, and the large ones that the papers explain."""
+"""The encoders that this project ships, by name: checked against their cards, frozen, beside their untrained twins."""
 
 import hashlib
 import json
 from functools import partial
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from lfx_utils.encoders.published import frozen, pretrained
+from lfx_utils.encoders.published import frozen
+from lfx_utils.models.efficientnet import efficientnet_lite0
 from lfx_utils.models.resnet import small_resnet
 from lfx_utils.models.vit import ViT
 
-__all__ = ["card", "frozen", "load", "names", "pretrained", "weights"]
-
-CHECKPOINTS = Path(__file__).resolve().parents[2] / "data" / "checkpoints"
-ARCHITECTURES = {"resnet": small_resnet, "narrow": partial(small_resnet, (16, 32, 64, 128)), "vit": ViT}
+PACKAGE = Path(__file__).resolve().parents[1]
+# The one place that finds them: a wheel carries the folder within the package (see `setup.py`), a clone beside it.
+CHECKPOINTS = next(
+    (folder for folder in (PACKAGE / "checkpoints", PACKAGE.parent / "data" / "checkpoints") if folder.is_dir()),
+    PACKAGE / "checkpoints",
+)
+ARCHITECTURES = {
+    "resnet": small_resnet,
+    "narrow": partial(small_resnet, (16, 32, 64, 128)),
+    "vit": ViT,
+    "efficientnet-lite0": efficientnet_lite0,
+}
 
 
 def names() -> tuple[str, ...]:
-    """Return the names of the encoders that this project trained and ships."""
+    """Return the names of the encoders that this project ships."""
     return tuple(sorted(path.stem for path in CHECKPOINTS.glob("*.safetensors")))
 
 
 def card(name: str) -> dict:
-    """Return an encoder's card: command, data, seed, seconds, scores beside chance and an untrained network's.
+    """Return an encoder's card: command, data, seed, licence, scores beside chance and an untrained network's.
 
     Raises:
         ValueError: an unknown name.
+        FileNotFoundError: the package was copied without its checkpoints.
     """
-    return json.loads(_shipped(name).with_suffix(".json").read_text())
+    return json.loads(_path("name", name).with_suffix(".json").read_text(encoding="utf-8"))
 
 
 def load(name: str) -> nn.Module:
-    """Load an encoder that this project trained: images `(B, 3, H, W)` in [0, 1] to `(B, D)`, frozen, in float32.
+    """Load an encoder that this project ships: images `(B, 3, H, W)` in [0, 1] to `(B, D)`, frozen, in float32.
 
     Raises:
         ValueError: an unknown name, or a file that does not have the checksum on its card.
+        FileNotFoundError: the package was copied without its checkpoints.
+        ModuleNotFoundError: `efficientnet-lite0` without timm.
 
     >>> load("scenes-supervised").training
     False
     """
-    encoder = ARCHITECTURES[card(name)["architecture"]]()
-    encoder.load_state_dict(_checked(_shipped(name)))  # kept in half precision, copied into float32
-    return frozen(encoder)
+    return _encoder(_trained(name))
+
+
+def untrained(name: str, seed: int = 0) -> nn.Module:
+    """Return an encoder's untrained twin: the same network, its weights drawn anew from the seed, frozen.
+
+    Raises:
+        ValueError: an unknown name.
+        ModuleNotFoundError: as for `load`.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _encoder(ARCHITECTURES[card(name)["architecture"]]())
+
+
+def classifier(name: str = "efficientnet-lite0") -> nn.Module:
+    """Load an encoder followed by its classifier, images `(B, 3, H, W)` in [0, 1] to logits, frozen, in float32.
+
+    Args:
+        name: of a shipped encoder that has one; `efficientnet-lite0` gives ImageNet's `(B, 1000)`.
+
+    Raises:
+        ValueError: an unknown name, an encoder without a classifier, or a file that is not the card's.
+        ModuleNotFoundError: as for `load`.
+    """
+    network = _trained(name)
+    if not hasattr(network, "classifier"):
+        raise ValueError(
+            f"name must be that of an encoder with a classifier, such as efficientnet-lite0; got {name!r}."
+        )
+    return network
+
+
+def _trained(name: str) -> nn.Module:
+    network = ARCHITECTURES[card(name)["architecture"]]()
+    network.load_state_dict(_checked(_path("name", name)))  # kept in half precision, copied into float32
+    return frozen(network)
+
+
+def _encoder(network: nn.Module) -> nn.Module:
+    return frozen(network[:-1] if hasattr(network, "classifier") else network)
 
 
 def weights(task: str, run: str) -> dict[str, Tensor]:
@@ -55,14 +106,12 @@ def weights(task: str, run: str) -> dict[str, Tensor]:
 
     Raises:
         ValueError: an unknown task or run, or a file that does not have the checksum on its card.
+        FileNotFoundError: the package was copied without its checkpoints.
 
     >>> weights("rec", "0-0")["0.weight"].shape
     torch.Size([8, 1, 3, 3])
     """
-    tasks = {path.stem: path for path in (CHECKPOINTS / "pretext").glob("*.safetensors")}
-    if task not in tasks:
-        raise ValueError(f"task must be one of {', '.join(sorted(tasks))}; got {task!r}.")
-    tensors = _checked(tasks[task])
+    tensors = _checked(_path("task", task, "pretext"))
     found = {name.removeprefix(f"{run}."): each for name, each in tensors.items() if name.startswith(f"{run}.")}
     if not found:
         runs = sorted({name.split(".", 1)[0] for name in tensors})
@@ -71,13 +120,18 @@ def weights(task: str, run: str) -> dict[str, Tensor]:
 
 
 def _checked(path: Path) -> dict[str, Tensor]:
-    about = json.loads(path.with_suffix(".json").read_text())
+    about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     if hashlib.sha256(path.read_bytes()).hexdigest() != about["sha256"]:
         raise ValueError(f"{path} is not the file that its card describes (its SHA-256 differs).")
     return load_file(path)
 
 
-def _shipped(name: str) -> Path:
-    if name not in names():
-        raise ValueError(f"name must be one of {', '.join(names())}; got {name!r}.")
-    return CHECKPOINTS / f"{name}.safetensors"
+def _path(argument: str, name: str, folder: str = "") -> Path:
+    paths = {path.stem: path for path in (CHECKPOINTS / folder).glob("*.safetensors")}
+    if not paths:
+        raise FileNotFoundError(
+            f"{CHECKPOINTS / folder} holds no weights; install the package's wheel, or use a clone."
+        )
+    if name not in paths:
+        raise ValueError(f"{argument} must be one of {', '.join(sorted(paths))}; got {name!r}.")
+    return paths[name]

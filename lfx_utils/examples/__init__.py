@@ -8,8 +8,10 @@ and the loss it was trained with.
 
 from lfx_utils.examples.contrastive import contrastive
 from lfx_utils.examples.influence import influence
+from lfx_utils.examples.neighbours import dknn
 from lfx_utils.examples.ranking import similarity_rates, top
-from lfx_utils.examples.representation import dknn, represent, simplex
+from lfx_utils.examples.representation import represent
+from lfx_utils.examples.simplex import simplex
 from lfx_utils.examples.tracin import tracin
 
 __all__ = ["contrastive", "dknn", "influence", "represent", "similarity_rates", "simplex", "top", "tracin"]

@@ -44,9 +44,10 @@ def contrastive(augment: Callable[[Tensor], Tensor], negatives: Tensor, temperat
         raise ValueError(f"temperature must be positive, got {temperature}.")
 
     def loss(model: nn.Module, examples: Tensor) -> Tensor:
-        views = [F.normalize(model(augment(examples)), dim=1) for _ in range(2)]
+        # Copies, since augmentations and encoders may work in place.
+        views = [F.normalize(model(augment(examples.clone())), dim=1) for _ in range(2)]
         with torch.no_grad():
-            others = F.normalize(model(augment(negatives)), dim=1)
+            others = F.normalize(model(augment(negatives.to(examples, copy=True))), dim=1)
         positive = (views[0] * views[1]).sum(1, keepdim=True)
         logits = [torch.cat([positive, view @ others.T], 1) / temperature for view in views]
         return -sum(similarity.log_softmax(1)[:, 0].mean() for similarity in logits) / 2

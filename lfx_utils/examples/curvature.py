@@ -1,15 +1,15 @@
 """Curvature of the training loss in the encoder's parameters: through the representation, or by products."""
 
+import functools
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.func import grad, jacrev, jvp, vjp, vmap
 
-from lfx_utils.examples.gradients import block_size, derivatives
+from lfx_utils.examples.gradients import Rows, block_size, derivatives, stack
 from lfx_utils.examples.problem import Problem
 from lfx_utils.examples.recurrent import written_out
-from lfx_utils.examples.rows import Rows, stack
 
 Product = Callable[[Tensor], Tensor]
 
@@ -21,39 +21,41 @@ def jacobian(setting: Problem, examples: Tensor, draws: int, seed: int, size: in
     and inputs.
     """
 
-    def latents(weights, taps, example):
-        _, activations, outputs = setting(weights, taps, [], example)
-        return _flat(outputs), activations
-
     blocks = []
     for draw in range(draws):
-        for block in examples.split(block_size(setting.weights(), size)):
+        for block in examples.split(block_size(setting, size)):
             setting.seed = seed + draw
-            blocks.append(derivatives(setting, latents, block, size))
+            blocks.append(derivatives(setting, functools.partial(_latents, setting), block, size))
     return stack(blocks)
+
+
+def gauss_newton_matrix(setting: Problem, examples: Tensor, draws: int, seed: int) -> Tensor:
+    """The matrix JᵀBJ/N `(P, P)` in double precision, the mean over `examples` and draws of the noise."""
+    total = 0
+    for draw in range(draws):
+        for block in examples.split(block_size(setting, sum(shape.numel() for shape in setting.shapes))):
+            bend = behind(setting, block, seed + draw)[1].double()
+            rows = derivatives(setting, functools.partial(_latents, setting), block, bend.shape[1], outer=False)
+            dense = rows.dense.double()
+            total = total + dense.T @ (bend @ dense.unflatten(0, bend.shape[:2])).flatten(0, 1)
+    return total / (draws * len(examples))
 
 
 def behind(setting: Problem, examples: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Slope `(n, K)` and positive part of the curvature `(n, K, K)` of each example's loss in its latents."""
-    setting.seed = seed
-    shapes = [output.shape for output in setting({}, setting.zero_taps(examples), [], examples[0])[2]]
-    if not shapes:
-        raise ValueError(
-            f"loss(model, x) never calls the submodule {setting.part!r}, so it does not depend on the encoder."
-        )
+    setting.seed, shapes = seed, setting.shapes
 
     def value(shift, example):
         shifts = [
             part.view(shape)
             for part, shape in zip(shift.split([shape.numel() for shape in shapes]), shapes, strict=True)
         ]
-        return setting({}, taps, shifts, example)[0]
+        return setting({}, {}, shifts, example)[0]
 
-    taps = setting.zero_taps(examples)
     zero = examples.new_zeros(sum(shape.numel() for shape in shapes))
     slopes, bends = [], []
     with written_out(setting.model):
-        for block in examples.split(max(1, 128 // len(zero))):
+        for block in examples.split(max(1, 2**19 // (len(zero) * max(len(zero), examples[0].numel())))):
             slopes.append(vmap(grad(value), (None, 0), randomness="same")(zero, block))
             bends.append(vmap(jacrev(grad(value)), (None, 0), randomness="same")(zero, block))
     values, vectors = torch.linalg.eigh(torch.cat(bends))
@@ -67,7 +69,7 @@ def hessian_product(setting: Problem, examples: Tensor, draws: int, seed: int) -
         def total(weights):
             return vmap(lambda example: setting(weights, {}, [], example)[0], randomness="same")(block).sum()
 
-        weights = setting.weights()
+        weights = setting.parameters()
         return _join(jvp(grad(total), (weights,), (_split(vector, weights),))[1])
 
     def product(vectors: Tensor) -> Tensor:
@@ -90,7 +92,7 @@ def gauss_newton_product(setting: Problem, examples: Tensor, draws: int, seed: i
         def latents(weights):
             return vmap(lambda example: _flat(setting(weights, {}, [], example)[2]), randomness="same")(block)
 
-        weights = setting.weights()
+        weights = setting.parameters()
         moved = jvp(latents, (weights,), (_split(vector, weights),))[1]
         return _join(vjp(latents, weights)[1]((bend @ moved.unsqueeze(2)).squeeze(2))[0])
 
@@ -104,6 +106,11 @@ def gauss_newton_product(setting: Problem, examples: Tensor, draws: int, seed: i
         return result / (draws * len(examples))
 
     return product
+
+
+def _latents(setting: Problem, weights: dict[str, Tensor], taps: dict[str, list[Tensor]], example: Tensor):
+    _, inputs, outputs = setting(weights, taps, [], example)
+    return _flat(outputs), inputs
 
 
 def _flat(outputs: list[Tensor]) -> Tensor:

@@ -1,13 +1,16 @@
 """Influence functions: what removing a training example does to the loss of a test example, to first order."""
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
 from lfx_utils import checks
 from lfx_utils.examples import curvature as curvatures
-from lfx_utils.examples.gradients import loss_gradients
+from lfx_utils.examples.gradients import inner, loss_gradients
+from lfx_utils.examples.precision import at_least_single
 from lfx_utils.examples.problem import Loss, Problem, problem
-from lfx_utils.examples.rows import inner
+from lfx_utils.examples.recurrent import written_out
 from lfx_utils.examples.solvers import conjugate_gradients, lissa
 
 
@@ -33,11 +36,14 @@ def influence(
     H is the Hessian of the mean training loss with respect to the encoder's parameters, or its Gauss–Newton
     approximation: the encoder is linearised, and of the loss's curvature in the representation the positive
     part is kept. The latter is never negative; the Hessian itself seldom is positive definite for a network,
-    even at the end of training.
+    even at the end of training. Where the loss uses the encoder's weights outside the encoder too, as in a
+    decoder with tied weights or a penalty, the gradients hold that use and the Gauss–Newton matrix does not; a
+    warning says so. As in `tracin`, the encoder's parameters are those that require gradients, or all where
+    none does.
 
-    - `"direct"` solves with the Gauss–Newton matrix exactly, in the space of the N·D latent directions if
-      these are fewer than the P parameters: (λI + JᵀBJ)⁻¹Jᵀ = Jᵀ(λI + BJJᵀ)⁻¹. `draws` multiplies D; memory
-      grows as 30 (N·D)² bytes.
+    - `"direct"` solves with the Gauss–Newton matrix exactly, in the space of the P parameters or of the N·D
+      latent directions, whichever are fewer, 12,000 at most. `draws` multiplies D; memory grows as 30 times
+      the square of their number, in bytes.
     - `"cg"`: conjugate gradients with products of either curvature, to a relative residual of `tolerance`.
     - `"lissa"`: Algorithm 2 on the damped and scaled Hessian, v ← ∇L + v − (H + λI)v/σ, with the Hessian of
       `samples` fresh training examples a step. LF's code takes σ = 1,000, 100 steps and one sample with, in
@@ -60,16 +66,17 @@ def influence(
             them, if S ≥ N).
 
     Returns:
-        Scores `(n_test, n_train)`, positive for proponents, whose removal raises the test loss.
+        Scores `(n_test, n_train)`, positive for proponents, whose removal raises the test loss. Half-precision
+        inputs and models are taken in float32, and so are their scores.
 
     Raises:
-        ValueError: a curvature that is singular or not positive definite at this damping, conjugate
-            gradients that do not converge, a LiSSA that diverges, or bad arguments as for `tracin`.
+        ValueError: more unknowns than `"direct"` solves for, a curvature that is singular or not positive
+            definite at this damping, conjugate gradients that do not converge, a LiSSA that diverges, or bad
+            arguments as for `tracin`.
 
     Source: LF, Section 3.1, Table 4 and Algorithm 2; Koh & Liang 2017.
     """
-    checks.batch("test", test)
-    checks.batch("train", train)
+    test, train = (at_least_single(checks.batch(name, images)) for name, images in (("test", test), ("train", train)))
     if solver not in ("direct", "cg", "lissa"):
         raise ValueError(f"solver must be 'direct', 'cg' or 'lissa', got {solver!r}.")
     if curvature not in ("gauss-newton", "hessian") or (solver, curvature) == ("direct", "hessian"):
@@ -78,55 +85,108 @@ def influence(
         )
     if not damping >= 0 or draws < 1:
         raise ValueError(f"damping must not be negative and draws at least 1, got {damping} and {draws}.")
-    with problem(model, loss, part, train[0], factor=solver == "direct" and draws == 1) as setting:
+    if not (tolerance > 0 and scale > 0 and depth >= 1 and samples >= 1):
+        raise ValueError(
+            f"tolerance, scale, depth and samples must be positive, got {tolerance}, {scale}, {depth} and {samples}."
+        )
+    with written_out(model):
+        pass  # A recurrent layer whose curvature is not known is refused before the work.
+    with problem(model, loss, part, train[0], factor=draws == 1) as setting:
+        hessian = solver == "lissa" or curvature == "hessian"
+        if not hessian:
+            _check_way_through_latents(setting)
         if solver == "direct":
             return _direct(setting, test, train, damping, draws, seed).to(test.dtype)
-        ours = loss_gradients(setting, test, draws=draws, seed=seed).dense
-        theirs = loss_gradients(setting, train, draws=draws, seed=seed).dense
+        ours = loss_gradients(setting, test, draws=draws, seed=seed, outer=False).dense
         if solver == "lissa":
             solution = lissa(setting, train, ours, damping, draws, seed, scale, depth, samples)
         else:
-            hessian = curvature == "hessian"
             products = curvatures.hessian_product if hessian else curvatures.gauss_newton_product
             solution = conjugate_gradients(products(setting, train, draws, seed), ours, damping, tolerance)
-    return solution @ theirs.T / len(train)
+        scores = [
+            solution @ loss_gradients(setting, block, draws=draws, seed=seed, outer=False).dense.T
+            for block in train.split(200)
+        ]
+    return torch.cat(scores, 1) / len(train)
+
+
+def _check_way_through_latents(setting: Problem) -> None:
+    """Raise if the loss does not use the encoder's output, and warn if it uses weights in another way as well."""
+    if not setting.shapes:
+        raise ValueError(
+            f"loss(model, x) never calls the submodule {setting.part!r}, so it has no representation for the "
+            "Gauss–Newton matrix to go through."
+        )
+    if setting.outside:
+        warnings.warn(
+            f"The loss uses weights of the encoder outside the encoder, as tied decoders and penalties do "
+            f"({', '.join(setting.outside[:3])}). The gradients hold that use, the Gauss–Newton matrix, which knows "
+            "the weights through the representation only, does not; solver='cg' with curvature='hessian' holds all.",
+            stacklevel=3,
+        )
 
 
 def _direct(setting: Problem, test: Tensor, train: Tensor, damping: float, draws: int, seed: int) -> Tensor:
     parameters = sum(setting.state[name].numel() for name in setting.names)
-    primal = parameters <= len(train)
-    if primal:
-        setting.layers.clear()
-    ours = loss_gradients(setting, test, draws=draws, seed=seed)
+    latents = sum(shape.numel() for shape in setting.shapes)
+    unknowns = min(parameters, len(train) * draws * latents)
+    if unknowns > 12_000:
+        raise ValueError(
+            f"solver='direct' would solve for {unknowns:,} unknowns, the smaller of {parameters:,} parameters and of "
+            f"{len(train):,} training examples × {draws} draws × {latents:,} latents, 12,000 at most; give it fewer "
+            "examples, or use solver='cg'."
+        )
+    solve = _in_parameters if parameters == unknowns else _in_latents
+    return solve(setting, test, train, damping, draws, seed) / len(train)
+
+
+def _in_parameters(setting: Problem, test: Tensor, train: Tensor, damping: float, draws: int, seed: int) -> Tensor:
+    """N times the scores, from the Gauss–Newton matrix itself."""
+    system = curvatures.gauss_newton_matrix(setting, train, draws, seed)
+    largest = system.diagonal().max().item()
+    system.diagonal().add_(damping)
+    factor, failed = torch.linalg.cholesky_ex(system)
+    smallest = 0.0 if failed else factor.diagonal().square().min().item()
+    _check_singular(smallest, largest + damping, damping, train)
+    ours, theirs = (
+        loss_gradients(setting, images, draws=draws, seed=seed, outer=False).dense.double() for images in (test, train)
+    )
+    if len(test) <= len(train):
+        return torch.cholesky_solve(ours.T, factor).T @ theirs.T
+    return ours @ torch.cholesky_solve(theirs.T, factor)
+
+
+def _in_latents(setting: Problem, test: Tensor, train: Tensor, damping: float, draws: int, seed: int) -> Tensor:
+    """N times the scores, in the space of the latent directions: (λI + JᵀBJ)⁻¹Jᵀ = Jᵀ(λI + BJJᵀ)⁻¹."""
     by_draw = [curvatures.behind(setting, train, seed + draw) for draw in range(draws)]
     slope, bend = (torch.stack(each) for each in zip(*by_draw, strict=True))
-    if not primal and slope.numel() > 12_000:
-        raise ValueError(
-            f"solver='direct' would solve for {slope.numel():,} unknowns ({len(train)} training examples × "
-            f"{draws} draws × {slope.shape[2]} latents), 12,000 at most; give it fewer examples, or use solver='cg'."
-        )
+    ours = loss_gradients(setting, test, draws=draws, seed=seed)
     jacobian = curvatures.jacobian(setting, train, draws, seed, slope.shape[2])
     bend = bend.double().flatten(0, 1) / draws
+    system = bend @ inner(jacobian, jacobian).double().unflatten(0, bend.shape[:2])
+    system = system.flatten(0, 1) / len(train)
+    # Fewer latent directions than parameters: the Gauss–Newton matrix has a null space, whatever the data.
+    _check_singular(damping, system.diagonal().sum().item() + damping, damping, train)
+    system.diagonal().add_(damping)
+    left = inner(ours, jacobian).double()
+    if setting.outside:
+        # The gradients are no longer combinations of J's rows: (λI + JᵀBJ)⁻¹ = (I − Jᵀ(λI + BJJᵀ)⁻¹BJ)/λ.
+        theirs = loss_gradients(setting, train, draws=draws, seed=seed)
+        right = (bend @ inner(jacobian, theirs).double().unflatten(0, bend.shape[:2])).flatten(0, 1) / len(train)
+        return (inner(ours, theirs).double() - left @ torch.linalg.solve(system, right)) / damping
     # The gradient of example n's mean loss is Jᵀ times column n.
     right = torch.zeros(*slope.shape, len(train), dtype=torch.double, device=slope.device)
     index = torch.arange(len(train))
     right[:, index, :, index] = slope.double().transpose(0, 1) / draws
     right = right.flatten(0, 2)
-    if primal:
-        dense = jacobian.dense.double()
-        system = dense.T @ (bend @ dense.unflatten(0, bend.shape[:2])).flatten(0, 1) / len(train)
-        smallest, largest = torch.linalg.eigvalsh(system)[[0, -1]].tolist()
-        left, right = ours.dense.double(), dense.T @ right
-    else:
-        gram = inner(jacobian, jacobian).double().unflatten(0, bend.shape[:2])
-        system = (bend @ gram).flatten(0, 1) / len(train)
-        # Fewer latent directions than parameters: the Gauss–Newton matrix has a null space, whatever the data.
-        smallest, largest = 0.0, system.diagonal().sum().item()
-        left = inner(ours, jacobian).double()
-    if smallest + damping <= 10 * torch.finfo(train.dtype).eps * (largest + damping):
+    if len(test) <= len(train):
+        return torch.linalg.solve(system.T, left.T).T @ right
+    return left @ torch.linalg.solve(system, right)
+
+
+def _check_singular(smallest: float, largest: float, damping: float, train: Tensor) -> None:
+    if smallest <= 10 * torch.finfo(train.dtype).eps * largest:
         raise ValueError(
-            f"The curvature is singular at damping={damping}: its eigenvalues reach from {smallest:.1e} to about "
-            f"{largest:.1e} ({parameters} parameters, {len(train)} training examples). Pass a larger damping."
+            f"The curvature is singular at damping={damping}: with it, its eigenvalues reach from {smallest:.1e} to "
+            f"about {largest:.1e}. Pass a larger damping."
         )
-    system.diagonal().add_(damping)
-    return left @ torch.linalg.solve(system, right) / len(train)

@@ -1,5 +1,6 @@
 """From scores to examples: proponents and opponents, and how often they share the test example's class."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -26,10 +27,19 @@ def top(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     _check_scores(scores)
     _check_counts(scores, "k", [k])
-    return (
-        scores.argsort(dim=1, descending=True, stable=True)[:, :k],
-        scores.argsort(dim=1, stable=True)[:, :k],
-    )
+    return stable_topk(scores, k, largest=True)[1], stable_topk(scores, k, largest=False)[1]
+
+
+def stable_topk(values: Tensor, k: int, *, largest: bool) -> tuple[Tensor, Tensor]:
+    """The k largest or smallest values of each row `(n, N)` and their indices, the lower index first in a tie."""
+    found, indices = values.topk(min(k + 1, values.shape[1]), dim=1, largest=largest)
+    indices, order = indices[:, :k].sort(dim=1)
+    chosen, rank = found[:, :k].gather(1, order).sort(dim=1, descending=largest, stable=True)
+    indices = indices.gather(1, rank)
+    # Which of several equal values topk returns is its own affair: rows whose last value recurs are sorted.
+    for rows in (found[:, k - 1] == found[:, -1]).nonzero().squeeze(1).split(256) if k < values.shape[1] else ():
+        indices[rows] = values[rows].sort(dim=1, descending=largest, stable=True).indices[:, :k]
+    return chosen, indices
 
 
 def similarity_rates(
@@ -75,7 +85,7 @@ def similarity_rates(
     last = torch.as_tensor(counts, device=scores.device) - 1
 
     def rates(largest: bool) -> Tensor:
-        chosen = scores.topk(max(counts), dim=1, largest=largest).indices
+        chosen = stable_topk(scores, max(counts), largest=largest)[1]
         hits = (train_labels[chosen] == test_labels[:, None]).cumsum(1)
         return hits[:, last] / (last + 1)
 
@@ -83,9 +93,13 @@ def similarity_rates(
 
 
 def _check_scores(scores: Tensor) -> None:
-    if not isinstance(scores, Tensor) or scores.dim() != 2 or not torch.isfinite(scores).all():
+    if not isinstance(scores, Tensor) or scores.dim() != 2 or 0 in scores.shape:
         came = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise ValueError(f"scores must be a finite matrix (n_test, n_train), got {came}.")
+        raise ValueError(f"scores must be a matrix (n_test, n_train), got {came}.")
+    # Least and greatest value, which a NaN replaces, take one pass and no memory.
+    if not all(math.isfinite(value) for value in torch.aminmax(scores)):
+        bad = int((~scores.isfinite()).sum())
+        raise ValueError(f"scores must be finite, got {bad} NaN or infinite values out of {scores.numel()}.")
 
 
 def _check_counts(scores: Tensor, name: str, counts: Sequence[int]) -> None:

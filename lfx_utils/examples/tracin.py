@@ -1,14 +1,16 @@
 """TracIn: the inner products of loss gradients along the training path."""
 
+import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
 from lfx_utils import checks
-from lfx_utils.examples.gradients import loss_gradients
+from lfx_utils.examples.gradients import inner, loss_gradients, row_size
+from lfx_utils.examples.precision import at_least_single
 from lfx_utils.examples.problem import Loss, problem
-from lfx_utils.examples.rows import inner
 from lfx_utils.progress import tqdm
 
 
@@ -27,9 +29,10 @@ def tracin(
 ) -> Tensor:
     """TracIn scores Σₜ ηₜ ⟨∇L(x, θₜ), ∇L(xⁿ, θₜ)⟩, with gradients of the encoder's parameters only.
 
-    The model is evaluated in evaluation mode. Where the loss is an expectation over noise, as in a denoising
-    autoencoder, it is replaced by its mean over a fixed set of draws, the same for every example and
-    checkpoint.
+    Of these, the ones that require gradients count: what training held fixed carries no influence. An encoder
+    none of whose parameters requires gradients was frozen after its training, and all of them count. The model
+    is evaluated in evaluation mode. Where the loss is an expectation over noise, as in a denoising autoencoder,
+    it is replaced by its mean over a fixed set of draws, the same for every example and checkpoint.
 
     Args:
         model: the model that was trained, holding the encoder as a submodule; neither its mode nor its
@@ -44,43 +47,70 @@ def tracin(
         seed: of these draws.
         as_published: take the gradients as LF's code does, in training mode (batch norm over a single
             example) and with fresh noise for each.
-        memory: megabytes for the training gradients held at once; test gradients are recomputed for each
-            such block.
+        memory: megabytes for the gradients of test and training examples held at once, and those in the
+            making. At least one of each is held; where not all of the smaller side fit, those of the larger
+            side are computed again for each block of them.
 
     Returns:
-        Scores `(n_test, n_train)`: positive for proponents, negative for opponents.
+        Scores `(n_test, n_train)`: positive for proponents, negative for opponents. Half-precision inputs,
+        models and checkpoints are taken in float32, and so are their scores.
 
     Raises:
-        ValueError: no checkpoints, checkpoints of another architecture, inputs that are no finite batch, a
-            `part` that the model does not have, or a loss that is not a scalar.
+        TypeError: checkpoints that are no pairs.
+        ValueError: no checkpoints, checkpoints of another architecture or with values that are not finite,
+            inputs that are no finite batch, a `part` that the model does not have, or a loss that is not a
+            scalar or does not depend on the part's parameters.
 
     Source: LF, Section 3.1, Table 4 and Algorithm 3; Pruthi et al. 2020.
     """
-    checks.batch("test", test)
-    checks.batch("train", train)
-    if not checkpoints:
-        raise ValueError("checkpoints is empty; TracIn needs at least one pair (state dict, learning rate).")
-    for number, (state, _) in enumerate(checkpoints):
-        _check_state(model, state, number)
+    test, train = (at_least_single(checks.batch(name, images)) for name, images in (("test", test), ("train", train)))
+    _check_checkpoints(model, checkpoints)
     if draws < 1 or (as_published and draws > 1):
         raise ValueError(f"draws must be at least 1, and 1 with as_published=True, got {draws}.")
+    if not memory > 0:
+        raise ValueError(f"memory must be a positive number of megabytes, got {memory}.")
     scores = test.new_zeros(len(test), len(train))
     fixed = None if as_published else seed
     with problem(model, loss, part, train[0], training=as_published, factor=draws == 1) as setting:
         torch.manual_seed(seed)
-        columns = sum(tensor.numel() for tensor in setting.weights().values()) + sum(
-            layer.in_features + layer.out_features + 1 for layer in setting.layers.values()
-        )
-        at_once = max(1, int(memory * 2**20 / (columns * train.element_size())))
         for state, learning_rate in tqdm(checkpoints, desc="TracIn"):
             setting.load(state)
-            for start in range(0, len(train), at_once):
-                gradients = loss_gradients(setting, train[start : start + at_once], draws=draws, seed=fixed)
-                for first in range(0, len(test), 200):
-                    rows = loss_gradients(setting, test[first : first + 200], draws=draws, seed=fixed)
-                    products = inner(rows, gradients)
-                    scores[first : first + 200, start : start + at_once] += learning_rate * products
+            # Half of the memory holds gradients of the smaller side, a quarter those of the other, which are
+            # made anew for each block of the smaller; the last quarter is for their making.
+            quarter = max(1, int(memory * 2**18 / (row_size(setting) * train.element_size())))
+            few, many, turned = (test, train, False) if len(test) <= len(train) else (train, test, True)
+            for start in range(0, len(few), 2 * quarter):
+                rows = slice(start, start + 2 * quarter)
+                held = loss_gradients(setting, few[rows], draws=draws, seed=fixed, at_once=quarter)
+                for first in range(0, len(many), quarter):
+                    others = slice(first, first + quarter)
+                    passing = loss_gradients(setting, many[others], draws=draws, seed=fixed, at_once=quarter)
+                    products = learning_rate * inner(held, passing)
+                    if turned:
+                        scores[others, rows] += products.T
+                    else:
+                        scores[rows, others] += products
     return scores
+
+
+def _check_checkpoints(model: nn.Module, checkpoints: Sequence) -> None:
+    if isinstance(checkpoints, Mapping) or not isinstance(checkpoints, Sequence):
+        raise TypeError(
+            "checkpoints must be a list of pairs (state dict, learning rate), one for each checkpoint, got "
+            f"{type(checkpoints).__name__}."
+        )
+    if not checkpoints:
+        raise ValueError("checkpoints is empty; TracIn needs at least one pair (state dict, learning rate).")
+    for number, pair in enumerate(checkpoints):
+        if not (isinstance(pair, Sequence) and len(pair) == 2 and isinstance(pair[0], Mapping)):
+            raise TypeError(
+                f"Each checkpoint must be a pair (state dict of the model, learning rate), got "
+                f"{type(pair).__name__} at checkpoints[{number}]."
+            )
+        state, rate = pair
+        if not isinstance(rate, Real | Tensor) or not math.isfinite(rate):
+            raise ValueError(f"The learning rate of checkpoints[{number}] must be a finite number, got {rate!r}.")
+        _check_state(model, state, number)
 
 
 def _check_state(model: nn.Module, state: Mapping[str, Tensor], number: int) -> None:
@@ -94,6 +124,11 @@ def _check_state(model: nn.Module, state: Mapping[str, Tensor], number: int) -> 
         for name in own
         if name in state and state[name].shape != own[name].shape
     ]
+    infinite = [
+        name for name in own if name in state and state[name].is_floating_point() and not state[name].isfinite().all()
+    ]
+    if infinite:
+        raise ValueError(f"Checkpoint {number} holds NaN or infinite values in {', '.join(infinite[:3])}.")
     complaints = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
     if any(complaints.values()):
         what = "; ".join(

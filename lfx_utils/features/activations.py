@@ -39,11 +39,11 @@ def lafam(encoder: nn.Module, layer: nn.Module, images: Tensor) -> Tensor:
     seen = []
     handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
     try:
-        encoder(images)
+        checks.on_copies(encoder, images)
     finally:
         handle.remove()
     if not seen or not isinstance(seen[-1], Tensor) or seen[-1].dim() != 4:
         came = tuple(seen[-1].shape) if seen and isinstance(seen[-1], Tensor) else "none"
         raise ValueError(f"layer must have an output of shape (B, K, h, w), got {came}.")
-    maps = rescale(seen[-1].mean(dim=1, keepdim=True))
+    maps = rescale(checks.single(seen[-1]).mean(dim=1, keepdim=True))
     return functional.interpolate(maps, size=images.shape[2:], mode="bilinear", align_corners=False)

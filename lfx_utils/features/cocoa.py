@@ -23,7 +23,7 @@ class Normed(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Map inputs to `(B, D)` of length 1."""
-        return functional.normalize(self.encoder(*inputs), dim=1)
+        return functional.normalize(checks.single(checks.on_copies(self.encoder, *inputs)), dim=1)
 
 
 def contrast(corpus: Tensor, foil: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def contrast(corpus: Tensor, foil: Tensor) -> Tensor:
     for name, latents in (("corpus", corpus), ("foil", foil)):
         if not checks.batch(name, latents).any(dim=-1).all():
             raise ValueError(f"A representation of the {name} has norm zero, so its cosine to anything is undefined.")
-        means.append(functional.normalize(latents, dim=-1).mean(dim=-2))
+        means.append(functional.normalize(checks.single(latents), dim=-1).mean(dim=-2))
     if means[0].shape[-1] != means[1].shape[-1]:
         raise ValueError(f"corpus and foil must have the same D, got {tuple(corpus.shape)} and {tuple(foil.shape)}.")
     return means[0] - means[1]

@@ -11,26 +11,43 @@ from contextlib import nullcontext
 from functools import partial
 
 import torch
-from captum.attr import Attribution, DeepLift, DeepLiftShap, GradientShap, NoiseTunnel
+from captum.attr import (
+    Attribution,
+    DeepLift,
+    DeepLiftShap,
+    GradientAttribution,
+    GradientShap,
+    IntegratedGradients,
+    LayerAttribution,
+    NoiseTunnel,
+)
 from captum.attr._core.gradient_shap import InputBaselineXGradient
 from torch import Tensor, nn
 
 from lfx_utils import checks
+from lfx_utils.features import deep_lift
 
 Tensors = Tensor | tuple[Tensor, ...]
 
+PROBED = 2  # Rows on which it is tried whether the encoder is a function.
+AT_ONCE = 2**20  # Values that integrated gradients sends through the encoder at once; seven images of 224×224.
+
 
 class Auxiliary(nn.Module):
-    """The scalar function to explain, g(x̃) = ⟨w, f(x̃)⟩, with one w a row as last argument."""
+    """The scalar function to explain, g(x̃) = ⟨w, f(x̃)⟩, with one w a row as last argument but one.
+
+    The last one says in which precision the encoder is to have each input, since Captum works in single precision.
+    """
 
     def __init__(self, encoder: Callable[..., Tensor]):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, *rows: Tensor) -> Tensor:
-        """Map inputs and any further arguments, then weights `(B, D)`, to g `(B,)`."""
-        *inputs, weights = rows
-        return (self.encoder(*inputs) * weights).sum(dim=-1)
+    def forward(self, *rows) -> Tensor:
+        """Map inputs and any further arguments, then weights `(B, D)` and the inputs' dtypes, to g `(B,)`."""
+        *inputs, weights, dtypes = rows
+        inputs[: len(dtypes)] = (row.to(dtype) for row, dtype in zip(inputs, dtypes, strict=False))
+        return (checks.single(checks.on_copies(self.encoder, *inputs)) * weights).sum(dim=-1)
 
 
 class LabelFree:
@@ -77,6 +94,7 @@ class LabelFree:
                 f"got {type(encoder).__name__}."
             )
 
+    @torch.inference_mode(False)  # In which nothing could be differentiated, whatever the caller's mode.
     def attribute(
         self,
         inputs: Tensors,
@@ -94,25 +112,29 @@ class LabelFree:
         methods draw from the global generators of torch and NumPy.
 
         Args:
-            inputs: `(B, …)`, or a tuple of such tensors when the encoder takes several.
+            inputs: `(B, …)`, or a tuple of such tensors when the encoder takes several; for Captum's layer methods
+                also integers, such as token ids `(B, T)`.
             baselines: x̄, shaped like the inputs or with 1 as first axis (a distribution: any length), a number, a
                 tuple of these for a tuple of inputs, or a function of the inputs. Left out: what Captum assumes.
             weights: w, `(B, D)` or `(D,)`, in place of f(x); a one-hot w explains a single latent unit.
-            internal_batch_size: the most rows that may go through the encoder at once.
+            internal_batch_size: the most rows that may go through the encoder at once. Left out, integrated gradients
+                takes as many as fit in some hundred megabytes, and other methods all that they make.
             additional_forward_args: the encoder's further arguments, such as a padding mask; not explained.
             options: what else the Captum method takes: `n_steps`, `n_samples`, `return_convergence_delta`, …
 
         Returns:
-            Maps shaped like the inputs; with `return_convergence_delta=True` also what their sums exceed
-            g_x(x) − g_x(x̄) by.
+            Maps shaped like the inputs, in single precision for inputs in half; with `return_convergence_delta=True`
+            also what their sums exceed g_x(x) − g_x(x̄) by.
 
         Raises:
             TypeError, ValueError: an encoder in training mode; inputs, baselines, weights or representations that
-                are empty, not finite or of the wrong shape; an `internal_batch_size` too small for the method.
+                are empty, not finite or of the wrong shape; an `internal_batch_size` too small for the method; an
+                encoder that draws at random, that passes no gradient to a method that needs one, or that DeepLift
+                cannot follow; maps that are not finite.
         """
         checks.evaluating(self.encoder)
         rows = inputs if isinstance(inputs, tuple) else (inputs,)
-        size = checks.rows(rows)
+        size = checks.rows(rows, integers=isinstance(_innermost(self.attribution), LayerAttribution))
         if isinstance(weights, Tensor) and weights.dim() == 1:
             weights = weights.expand(size, -1)
         if weights is not None:
@@ -121,35 +143,54 @@ class LabelFree:
             additional_forward_args = (additional_forward_args,)
         if callable(baselines):
             baselines = baselines(inputs)
+        drawn = options.get("draw_baseline_from_distrib", False)
+        shared = drawn or isinstance(_innermost(self.attribution), GradientShap | DeepLiftShap)
+        if baselines is not None:
+            checks.baselines(inputs, baselines, shared)
+            baselines = _each(baselines, checks.single)
+        self._prove(*_cut((rows, additional_forward_args), slice(PROBED), size))
 
         attribution, step = self.attribution, size
+        if internal_batch_size is None and isinstance(attribution, IntegratedGradients):
+            internal_batch_size = _affordable(rows)
         if internal_batch_size is not None:
             attribution, options, step = _bounded(attribution, internal_batch_size, baselines, options)
         explain = attribution.attribute
-        if baselines is not None:
-            drawn = options.get("draw_baseline_from_distrib", False)
-            shared = drawn or isinstance(_innermost(attribution), GradientShap | DeepLiftShap)
-            checks.baselines(inputs, baselines, shared)
-            if shared:
-                explain = partial(explain, baselines=baselines)
-            else:
-                options["baselines"] = baselines
+        by_the_rules = options.get("custom_attribution_func") is None
+        if isinstance(attribution, DeepLift) and attribution.multiplies_by_inputs and by_the_rules:
+            explain = deep_lift.complete(explain, attribution.model)
+        if baselines is not None and shared:
+            explain = partial(explain, baselines=baselines)
+        elif baselines is not None:
+            options["baselines"] = baselines
 
         results, batch = [], (rows, additional_forward_args, weights, options)
+        dtypes = tuple(row.dtype for row in rows)
         with _cudnn_aside(self.encoder, rows[0].device), warnings.catch_warnings():
             # Captum announces its hooks at every call; that it takes them off again is tested.
             warnings.filterwarnings("ignore", "Setting (forward, )?backward hooks")
             for start in range(0, size, step):
                 part, extra, given, chosen = _cut(batch, slice(start, start + step), size)
-                part = tuple(row.detach().requires_grad_() for row in part)
-                chosen["additional_forward_args"] = (*extra, self._weights(part, extra, given))
+                chosen["additional_forward_args"] = (*extra, self._weights(part, extra, given), dtypes)
+                part = tuple(checks.single(row).detach().clone() for row in part)
+                part = tuple(row.requires_grad_(row.is_floating_point()) for row in part)
                 results.append(explain(part if isinstance(inputs, tuple) else part[0], **chosen))
-        return _join(results)
+        return _each(_join(results), checks.explained)
+
+    def _prove(self, part: tuple[Tensor, ...], extra: tuple) -> None:
+        """Raise unless the method can explain this encoder, by what a few rows show."""
+        method = _innermost(self.attribution)
+        differentiates = isinstance(method, GradientAttribution) and not isinstance(method, LayerAttribution)
+        with _cudnn_aside(self.encoder, part[0].device):
+            checks.function(self.encoder, part, extra, gradient=differentiates)
+        if isinstance(method, DeepLift):
+            deep_lift.once(self.encoder, part, extra)
 
     def _weights(self, inputs: tuple[Tensor, ...], extra: tuple, given: Tensor | None) -> Tensor:
         """Return w `(B, D)`, f(x) or what was given in its place, taken through the inner product."""
         with torch.no_grad():
-            latents = checks.latent(self.encoder(*inputs, *extra), len(inputs[0]))
+            latents = checks.latent(checks.on_copies(self.encoder, *inputs, *extra), len(inputs[0]))
+        latents = checks.single(latents)
         weights = latents if given is None else given.to(latents)
         if weights.shape != latents.shape:
             raise ValueError(
@@ -180,7 +221,7 @@ def as_published(
         latents = encoder(inputs)
 
     def tiled(rows: Tensor) -> Tensor:
-        return auxiliary(rows, latents.repeat(len(rows) // len(latents), 1))
+        return auxiliary(rows, latents.repeat(len(rows) // len(latents), 1), (rows.dtype,))
 
     with _cudnn_aside(encoder, inputs.device):
         return method(tiled).attribute(inputs.detach().requires_grad_(), **options).detach()
@@ -188,6 +229,15 @@ def as_published(
 
 def _innermost(attribution: Attribution) -> Attribution:
     return getattr(attribution, "attribution_method", attribution)
+
+
+def _affordable(rows: tuple[Tensor, ...]) -> int:
+    """Return how many rows go through the encoder at once unless the user says so: what costs memory is their size.
+
+    On a processor more than a few images at once gain no time; a GPU wants many.
+    """
+    values = AT_ONCE * (16 if rows[0].is_cuda else 1)
+    return max(1, min(256, values // sum(row[0].numel() for row in rows)))
 
 
 def _bounded(attribution: Attribution, bound: int, baselines, options: dict) -> tuple[Attribution, dict, int]:
@@ -230,6 +280,13 @@ def _cut(value, part: slice, size: int):
     if isinstance(value, dict):
         return {name: _cut(item, part, size) for name, item in value.items()}
     return value[part] if isinstance(value, Tensor) and value.dim() and len(value) == size else value
+
+
+def _each(value, function: Callable[[Tensor], Tensor]):
+    """Apply a function to every tensor of a value or of a tuple of them."""
+    if isinstance(value, tuple):
+        return tuple(_each(item, function) for item in value)
+    return function(value) if isinstance(value, Tensor) else value
 
 
 def _join(results: list):

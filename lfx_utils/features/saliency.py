@@ -9,7 +9,7 @@ from captum.attr import GuidedBackprop, NoiseTunnel, Saliency
 from torch import Tensor, nn
 
 from lfx_utils import checks
-from lfx_utils.features import LabelFree
+from lfx_utils.features import LabelFree, deep_lift
 
 
 def saliency(encoder: nn.Module, images: Tensor, **options) -> Tensor:
@@ -62,10 +62,11 @@ def guided_saliency(encoder: nn.Module, images: Tensor, **options) -> Tensor:
     """Return `saliency` with negative gradients set to zero at every ReLU on the way back, `(B, C, H, W)`.
 
     Args:
-        encoder, images, options: as in `saliency`; only ReLUs that are modules are seen.
+        encoder, images, options: as in `saliency`; its ReLUs must be modules.
 
     Raises:
-        ValueError: the encoder has no module `nn.ReLU`, and guided backpropagation would be the plain gradient.
+        ValueError: a ReLU of the encoder is no module `nn.ReLU`, or it has none, and guided backpropagation would be
+            the plain gradient.
 
     Source:
         Wickstrøm et al. 2023, Eq. 15; Springenberg et al. 2015.
@@ -73,13 +74,14 @@ def guided_saliency(encoder: nn.Module, images: Tensor, **options) -> Tensor:
     checks.evaluating(encoder)
     if isinstance(encoder, nn.Module) and not any(isinstance(module, nn.ReLU) for module in encoder.modules()):
         raise ValueError("encoder has no nn.ReLU module, where guided backpropagation would differ from the gradient.")
+    deep_lift.guided(encoder, checks.batch("images", images)[:1])
     return _mean_unit(GuidedBackprop, encoder, images, **options)
 
 
 @torch.no_grad()
 def _units(encoder: nn.Module, images: Tensor) -> int:
     checks.evaluating(encoder)
-    return checks.latent(encoder(checks.batch("images", images)[:1]), 1).shape[1]
+    return checks.latent(checks.on_copies(encoder, checks.batch("images", images)[:1]), 1).shape[1]
 
 
 def _mean_unit(method, encoder: nn.Module, images: Tensor, **options) -> Tensor:
@@ -98,11 +100,18 @@ def unitwise_saliency(encoder: nn.Module, images: Tensor, *, chunk: int = 16) ->
         chunk: units at once.
     """
     units = _units(encoder, images)
+    checks.function(encoder, (images[:1],), gradient=True)
+    maps = [_unitwise(encoder, part, units, chunk) for part in images.split(max(1, 64 // chunk))]
+    return checks.explained(torch.cat(maps))
+
+
+def _unitwise(encoder: nn.Module, images: Tensor, units: int, chunk: int) -> Tensor:
     images = images.detach().requires_grad_()
-    latents = encoder(images)
-    total = torch.zeros_like(images)
-    for part in torch.eye(units, device=images.device).split(chunk):
+    with torch.enable_grad():
+        latents = checks.on_copies(encoder, images)
+    total = torch.zeros_like(images, dtype=checks.single(images).dtype)
+    for part in torch.eye(units, device=images.device, dtype=latents.dtype).split(chunk):
         rows = part[:, None].expand(-1, len(images), -1)
         gradients = torch.autograd.grad(latents, images, rows, retain_graph=True, is_grads_batched=True)[0]
-        total += gradients.abs().sum(dim=0)
+        total += checks.single(gradients).abs().sum(dim=0)
     return total / units

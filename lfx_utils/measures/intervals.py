@@ -1,7 +1,6 @@
 """95 % confidence intervals of means and of slopes on logarithmic axes."""
 
 import numpy as np
-from scipy import stats
 
 
 def mean_interval(values) -> tuple[float, float, float]:
@@ -22,6 +21,8 @@ def mean_interval(values) -> tuple[float, float, float]:
     values = np.asarray(values, dtype=float).ravel()
     if len(values) < 2 or not np.isfinite(values).all():
         raise ValueError(f"An interval needs at least two finite values, got {values[:5]}.")
+    from scipy import stats  # slow to import, and most users draw no interval
+
     mean = values.mean()
     half = stats.t.ppf(0.975, len(values) - 1) * stats.sem(values)
     return float(mean), float(mean - half), float(mean + half)
@@ -36,6 +37,8 @@ def slope_interval(x, y) -> tuple[float, float, float]:
     x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     if len(x) < 3 or len(x) != len(y) or (x <= 0).any() or (y <= 0).any():
         raise ValueError("A slope on logarithmic axes needs at least three pairs of positive values.")
+    from scipy import stats
+
     fit = stats.linregress(np.log(x), np.log(y))
     half = stats.t.ppf(0.975, len(x) - 2) * fit.stderr
     return float(fit.slope), float(fit.slope - half), float(fit.slope + half)

@@ -55,19 +55,27 @@ def latent_shift(encoder, inputs: Tensor, masked: Tensor, batch_size: int = 1_00
         `(B,)`.
 
     Raises:
-        TypeError, ValueError: an encoder in training mode, shapes that differ.
+        TypeError, ValueError: an encoder in training mode or that draws at random, inputs or representations that are
+            not finite or not of one shape.
 
     Source: LF, Section 4.1.
     """
     checks.evaluating(encoder)
-    if inputs.shape != masked.shape:
+    checks.batch("inputs", inputs)
+    if checks.batch("masked", masked).shape != inputs.shape:
         raise ValueError(f"masked must have the inputs' shape {tuple(inputs.shape)}, got {tuple(masked.shape)}.")
+    checks.function(encoder, (inputs[:2],))
+
+    def encode(rows: Tensor) -> Tensor:
+        return checks.single(checks.latent(checks.on_copies(encoder, rows), len(rows)))
+
     with torch.no_grad():
         pairs = zip(inputs.split(batch_size), masked.split(batch_size), strict=True)
-        return torch.cat([(encoder(x) - encoder(m)).norm(dim=1) for x, m in pairs])
+        return torch.cat([(encode(x) - encode(m)).norm(dim=1) for x, m in pairs])
 
 
 def _importance(attribution: Tensor) -> Tensor:
+    attribution = checks.single(attribution)
     if attribution.dim() == 4:
         return attribution.abs().sum(1).flatten(1)
     return attribution.abs().sum(2) if attribution.dim() == 3 else attribution.abs()

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lfx_utils.models.svae_parts import Normal, counts, head, kl, log_likelihood, normal, one_hot, positive
+from lfx_utils import checks
+from lfx_utils.models.svae_parts import Normal, head, kl, log_likelihood, normal, one_hot, positive
 
 
 class Terms(NamedTuple):
@@ -90,7 +91,7 @@ class SVAE(nn.Module):
         nuisance_dims: int = 5,
     ):
         super().__init__()
-        counts(classes=classes, classifier_dims=classifier_dims, nuisance_dims=nuisance_dims)
+        checks.counts(classes=classes, classifier_dims=classifier_dims, nuisance_dims=nuisance_dims)
         self.classes, self.latent = classes, classifier_dims + nuisance_dims
         self.halves = slice(0, classifier_dims), slice(classifier_dims, self.latent)
         self.trunk, self.decoder = trunk, decoder
@@ -147,7 +148,7 @@ class SemiVAE(nn.Module):
 
     def __init__(self, trunk: nn.Module, decoder: nn.Module, features: int, classes: int = 10, nuisance_dims: int = 5):
         super().__init__()
-        counts(classes=classes, nuisance_dims=nuisance_dims)
+        checks.counts(classes=classes, nuisance_dims=nuisance_dims)
         self.classes, self.latent = classes, nuisance_dims
         self.trunk, self.decoder = trunk, decoder
         self.labelled = head(features + classes, features, 2 * nuisance_dims)

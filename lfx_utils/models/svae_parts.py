@@ -95,13 +95,6 @@ def positive(alpha: float) -> float:
     return alpha
 
 
-def counts(**dims: int) -> None:
-    """Raise ValueError unless every count is at least 1."""
-    for name, count in dims.items():
-        if not isinstance(count, int) or count < 1:
-            raise ValueError(f"{name} must be an integer of at least 1, got {count!r}.")
-
-
 def head(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     """Return a network with one hidden layer."""
     return nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs))

@@ -1,4 +1,4 @@
-"""The decoders that this project trained for its own encoders, kept in `data/checkpoints/nem-u`.
+"""The decoders that this project trained for its own encoders, kept beside them in the folder `nem-u`.
 
     python -m lfx_utils.nemu.shipped scenes-supervised scenes        # trains them anew, minutes of one core
 
@@ -9,19 +9,19 @@ place, and the sweep over both prices.
 import argparse
 import json
 import time
-from pathlib import Path
 
 import torch
 
 from lfx_utils import encoders
 from lfx_utils.datasets import load_annotated
+from lfx_utils.encoders.shipped import CHECKPOINTS
 from lfx_utils.nemu.explainer import NEMU
 from lfx_utils.nemu.files import load, save
 from lfx_utils.nemu.objective import Objective, printed, statistics
 from lfx_utils.nemu.training import fit_together
 
 GREY = 0.5  # which this project's encoders normalise to zero
-FOLDER = Path(__file__).resolve().parents[2] / "data" / "checkpoints" / "nem-u"
+FOLDER = CHECKPOINTS / "nem-u"
 SWEEP = {
     f"λ1={preserve:g} λ2={sparsity:g}": (preserve, sparsity)
     for preserve in (1.0, 1.5, 2.0)
@@ -77,7 +77,9 @@ def main(name: str, data: str, count: int, epochs: int, batch: int, most: int, s
         "device": "CPU, bfloat16",
         "cpu_seconds": round(time.process_time() - began),
     }
-    (FOLDER / f"{name}-on-{data}.json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n")
+    (FOLDER / f"{name}-on-{data}.json").write_text(
+        json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":

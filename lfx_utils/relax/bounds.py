@@ -48,7 +48,7 @@ def half_width(moments: Moments, delta: float, width: float = 1.0, estimator: st
     Source:
         Maurer & Pontil 2009, Theorem 4, two-sided.
     """
-    count, first, second = moments.count, moments.first, moments.second
+    count, first, second = moments.count, moments.first, moments.squared
     if count < 2:
         raise ValueError("half_width needs the scores of at least 2 masks, since it rests on their variance.")
     centre = moments.importance(estimator)

@@ -17,20 +17,25 @@ from torch import Tensor
 from lfx_utils.relax.masks import Cells
 
 MOST = 256  # Features; beyond, the masks vary too little for a representation to see it.
+PLACES = 512  # Of an axis at which masks are looked at, evenly spaced; cells are so smooth that more show nothing new.
 
 
 @dataclass(frozen=True)
 class Basis:
     """Uncorrelated coordinates of a family of masks: the eigenvectors of its covariance.
 
+    Masks are looked at in up to 512 places of an axis. How far a coordinate goes with the mask everywhere else is known
+    as exactly, from the masks' law.
+
     Args:
-        axes: eigenvectors of each axis, `(size, q)`; a coordinate's vector is a product of one of each.
+        axes: of each axis the step from place to place, the eigenvectors of the covariance between places
+            `(places, q)`, and what they go along with `(size, q)`; a coordinate's vector is a product of one of each.
         kept: which products, `(K,)`, by falling variance.
         deviations: the masks' standard deviation along each, `(K,)`.
         p: E[M].
     """
 
-    axes: list[Tensor]
+    axes: list[tuple[int, Tensor, Tensor]]
     kept: Tensor
     deviations: Tensor
     p: float
@@ -38,36 +43,47 @@ class Basis:
     @classmethod
     def of(cls, cells: Cells, shape: tuple[int, ...]) -> "Basis":
         """Return the basis of cell masks on an input of `shape`."""
-        vectors, values = [], []
+        axes, values = [], []
         for axis in cells.axes(shape):
-            axis = axis.double()
-            value, vector = torch.linalg.eigh((axis @ axis.mT).mean(dim=0))
+            step = math.ceil(axis.shape[1] / PLACES)
+            shared = _shared(axis, step)
+            value, vector = torch.linalg.eigh(shared[::step])
             # Cells spread over somewhat more coordinates than there are of them, since they shift.
             leading = slice(-min(len(value), axis.shape[2] + 5), None)
-            values.append(value[leading].clamp_min(0))
-            vectors.append(vector[:, leading].float())
+            value, vector = value[leading].clamp_min(0), vector[:, leading]
+            along = vector if step == 1 else shared @ vector / value.clamp_min(1e-12 * value[-1])
+            axes.append((step, vector.float(), along.float()))
+            values.append(value)
         variance = reduce(lambda one, other: torch.outer(one, other).flatten(), values)
         variance = variance * cells.p * (1 - cells.p)
         kept = variance.argsort(descending=True)[:MOST]
         kept = kept[variance[kept] > 1e-6 * variance[kept[0]]]
-        return cls(vectors, kept, variance[kept].sqrt(), cells.p)
+        return cls(axes, kept, variance[kept].sqrt(), cells.p)
 
     def features(self, masks: Tensor) -> Tensor:
         """Return the coordinates `(N, K)` of masks `(N, *shape)`: mean 0, variance 1, uncorrelated."""
-        rest = masks - self.p
-        for axis in self.axes:
-            rest = torch.einsum("ns...,sq->n...q", rest, axis.to(rest))
+        rest = masks[(slice(None), *(slice(None, None, step) for step, _, _ in self.axes))] - self.p
+        for _, vectors, _ in self.axes:
+            rest = torch.einsum("ns...,sq->n...q", rest, vectors.to(rest))
         return rest.flatten(1).cpu().double()[:, self.kept] / self.deviations
 
     def covariance(self, coefficients: Tensor) -> Tensor:
         """Return Cov(⟨coefficients, features⟩, M), `(B, *shape)`, of coefficients `(B, K)`."""
-        sizes = [axis.shape[1] for axis in self.axes]
+        sizes = [vectors.shape[1] for _, vectors, _ in self.axes]
         rest = torch.zeros(len(coefficients), math.prod(sizes), dtype=coefficients.dtype)
         rest[:, self.kept] = coefficients * self.deviations
         rest = rest.view(-1, *sizes)
-        for axis in self.axes:
-            rest = torch.einsum("bq...,sq->b...s", rest, axis.to(rest))
+        for _, _, along in self.axes:
+            rest = torch.einsum("bq...,sq->b...s", rest, along.to(rest))
         return rest
+
+
+def _shared(axis: Tensor, step: int) -> Tensor:
+    """Return what each pixel of an axis shares with each `step`-th, `(size, places)`, from `(shifts, size, cells)`."""
+    few = max(1, 2**20 // axis[0].numel())
+    return sum(
+        torch.einsum("hsc,hpc->sp", part, part[:, ::step]) for part in (some.double() for some in axis.split(few))
+    ) / len(axis)
 
 
 @dataclass(frozen=True)
@@ -90,6 +106,13 @@ class Regression:
     sums: Tensor
     products: Tensor
     count: int
+
+    @classmethod
+    def seen(cls, bases: tuple[Basis, ...], scores: Tensor, masks: list[Tensor]) -> "Regression":
+        """Summarise scores `(B, N)` under the masks `(N, …)` of each of several inputs."""
+        features = [basis.features(mask) for basis, mask in zip(bases, masks, strict=True)]
+        weights = sum(torch.linalg.vector_norm(mask.flatten(1), dim=1).square() / mask[0].numel() for mask in masks)
+        return cls.of(scores, torch.cat(features, dim=1), weights)
 
     @classmethod
     def of(cls, scores: Tensor, features: Tensor, weights: Tensor) -> "Regression":
@@ -147,7 +170,7 @@ def corrections(regression: Regression, bases: tuple[Basis, ...], totals: list[T
     sizes = [len(basis.deviations) for basis in bases]
     found = []
     for basis, due, got, total in zip(bases, slopes.split(sizes, 1), sampled.split(sizes, 1), totals, strict=True):
-        total = total.cpu().double().view([axis.shape[0] for axis in basis.axes])
+        total = total.cpu().double().view([len(along) for _, _, along in basis.axes])
         got = basis.covariance(got) + basis.p * level.view(-1, *[1] * total.dim())
         # Divided by next to nothing, what the coordinates leave out of the masks would count for much.
         found.append(torch.where(total > 1, basis.covariance(due) / basis.p - got / total, 0))

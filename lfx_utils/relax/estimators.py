@@ -81,7 +81,7 @@ class Moments:
     Args:
         count: N, masks seen.
         first: scores `(B, …)` weighted by the masks.
-        second: scores weighted by the squared masks, for variances and bounds.
+        second: scores weighted by the squared masks, for variances and bounds; None where they were not asked for.
 
     Source:
         Wickstrøm et al. 2023, Section 3.4 (one mask at a time, after West 1979); batches join after Chan et al. 1983.
@@ -94,15 +94,23 @@ class Moments:
 
     count: int
     first: Weighted
-    second: Weighted
+    second: Weighted | None
 
     @classmethod
-    def of(cls, scores: Tensor, masks: Tensor) -> "Moments":
-        """Summarise scores `(B, N)` of B inputs under masks `(N, …)` that they share."""
-        return cls(len(masks), Weighted.of(scores, masks), Weighted.of(scores, masks.square()))
+    def of(cls, scores: Tensor, masks: Tensor, bounded: bool = True) -> "Moments":
+        """Summarise scores `(B, N)` of B inputs under masks `(N, …)` that they share, `bounded` if with `second`."""
+        return cls(len(masks), Weighted.of(scores, masks), Weighted.of(scores, masks.square()) if bounded else None)
 
     def __add__(self, other: "Moments") -> "Moments":
-        return Moments(self.count + other.count, self.first + other.first, self.second + other.second)
+        second = self.second + other.second if self.second and other.second else None
+        return Moments(self.count + other.count, self.first + other.first, second)
+
+    @property
+    def squared(self) -> Weighted:
+        """`second`, or ValueError where it was not asked for."""
+        if self.second is None:
+            raise ValueError("Bounds and the variance need evidence(…, keep=('bounds',)), which this run was not told.")
+        return self.second
 
     def importance(self, estimator: str = "ratio") -> Tensor:
         """Return R̄ `(B, …)`.
@@ -123,7 +131,7 @@ class Moments:
                 (Eq. 13, the released code), "mean" Σ m (s − R̄)² / N with R̄ of Eq. 2 (Eq. 9), "variance" the sample
                 variance of s m (Eq. 8, of which Eq. 9 is no estimate). NaN where a pixel was kept once or less.
         """
-        first, second = self.first, self.second
+        first = self.first
         if estimator == "sum":
             return first.spread
         if estimator == "ratio":
@@ -132,6 +140,7 @@ class Moments:
         if estimator == "mean":
             return (first.spread + first.total * (first.mean - mean).square()) / self.count
         if estimator == "variance":
+            second = self.squared
             squares = second.spread + second.total * second.mean.square() - self.count * mean.square()
             return squares.clamp_min(0) / (self.count - 1 or torch.nan)
         raise ValueError(f"estimator must be 'ratio', 'sum', 'mean' or 'variance', got {estimator!r}.")
@@ -144,10 +153,13 @@ def two_pass(scores: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         scores: `(B, N)`.
         masks: `(N, …)`.
     """
-    flat = masks.flatten(1)
+    flat, centre = masks.flatten(1), scores.mean(dim=1, keepdim=True)
     importance = scores @ flat / len(masks)
-    uncertainty = torch.stack([((s[:, None] - r) ** 2 * flat).mean(0) for s, r in zip(scores, importance, strict=True)])
-    return importance.view(-1, *masks.shape[1:]), uncertainty.view(-1, *masks.shape[1:])
+    # (s − r)² around the scores' mean, from which both differ little, so that no (N, H, W) is made for each input.
+    aside, apart = scores - centre, importance - centre
+    sums = aside.square() @ flat - 2 * apart * (aside @ flat) + apart.square() * flat.sum(dim=0)
+    shape = (-1, *masks.shape[1:])
+    return importance.view(shape), (sums / len(masks)).view(shape)
 
 
 def u_relax(importance: Tensor, uncertainty: Tensor, gamma: float = 1.0, aggregate: str = "mean") -> Tensor:

@@ -17,7 +17,7 @@ class Evidence:
 
     Args:
         moments: of each input, since each has its own masks.
-        regression: of the scores on all masks; None where the masks' distribution is not known.
+        regression: of the scores on all masks; None where it was not asked for, or the masks' law is not known.
         bases: the coordinates of each input's masks that the regression uses.
         several: whether the inputs came as a tuple.
     """
@@ -34,7 +34,7 @@ class Evidence:
 
     def __add__(self, other: "Evidence") -> "Evidence":
         joined = tuple(mine + theirs for mine, theirs in zip(self.moments, other.moments, strict=True))
-        regression = self.regression and self.regression + other.regression
+        regression = self.regression + other.regression if self.regression and other.regression else None
         return Evidence(joined, regression, self.bases, self.several)
 
     def importance(self, estimator: str = "ratio") -> Tensors:
@@ -45,7 +45,7 @@ class Evidence:
         if estimator != "control":
             return self._as_given([moments.importance(estimator) for moments in self.moments])
         if self.regression is None:
-            raise ValueError("estimator 'control' needs masks of known distribution, Cells(…); use 'ratio' for others.")
+            raise ValueError("estimator 'control' needs masks of known distribution, Cells(…), and keep=('control',).")
         maps = [moments.importance() for moments in self.moments]
         totals = [moments.first.total for moments in self.moments]
         added = corrections(self.regression, self.bases, totals)

@@ -14,12 +14,12 @@ from lfx_utils import checks
 from lfx_utils.progress import tqdm
 from lfx_utils.relax.bounds import spent
 from lfx_utils.relax.control import Basis, Regression
+from lfx_utils.relax.covering import affordable, block, covered, filling, pairs, parts, placed
 from lfx_utils.relax.estimators import Moments, Similarity, cosine
 from lfx_utils.relax.evidence import Evidence, Tensors
 from lfx_utils.relax.masks import Cells, Fill, Masks
 
 RISE = Cells(7, 0.5)
-BLOCK = 128  # Masks drawn at once: always as many, so that no batch size changes what is drawn.
 
 
 class RELAX:
@@ -79,7 +79,8 @@ class RELAX:
             raise ValueError(f"estimator must be 'ratio', 'mean' or 'control', got {estimator!r}.")
         if estimator != "ratio" and options.get("tolerance") is not None:
             raise ValueError(f"tolerance is kept for estimator 'ratio' only, got {estimator!r}.")
-        evidence = self.evidence(inputs, **options)
+        kept = ("control",) if estimator == "control" else ()
+        evidence = self.evidence(inputs, **{"keep": kept} | options)
         maps = evidence.importance(estimator)
         return (maps, evidence.uncertainty("mean" if estimator == "mean" else "ratio")) if return_uncertainty else maps
 
@@ -89,11 +90,12 @@ class RELAX:
         inputs: Tensors,
         *,
         n_masks: int = 3_000,
-        internal_batch_size: int = 64,
+        internal_batch_size: int | None = None,
         seed: int = 0,
         tolerance: float | None = None,
         delta: float = 0.05,
         width: float = 2.0,
+        keep: tuple[str, ...] = ("bounds", "control"),
     ) -> Evidence:
         """Return all that the estimators keep of `n_masks` masks, which all inputs of the batch share.
 
@@ -101,15 +103,19 @@ class RELAX:
             inputs: as in `attribute`.
             n_masks: N; with a tolerance, the most masks.
             internal_batch_size: the most rows that go through the encoder at once; bounds the memory, changes no map.
+                Left out, 64, or of inputs larger than photographs as many as have the size of 64 of these.
             seed: of the masks. Runs that are to be joined need different ones.
             tolerance: stop once, with probability 1 − delta for each input, no pixel of "ratio" errs by more.
             delta: see tolerance.
             width: of the interval that the similarities lie in, 0 included: 2 for a cosine, 1 if no representation
                 has negative entries.
+            keep: what to keep besides importance and its uncertainty, at some cost in time: "bounds" for `half_width`
+                and the uncertainty "variance", "control" for the importance "control" where masks are `Cells`.
 
         Raises:
             TypeError, ValueError: inputs that are no images (or what `dims` says), a grid finer than they are, an
-                encoder in training mode, representations that are not finite `(B, D)`, or zero under the cosine.
+                encoder in training mode or that draws at random, representations that are not finite `(B, D)`, or
+                zero under the cosine.
         """
         checks.evaluating(self.encoder)
         views = inputs if isinstance(inputs, tuple) else (inputs,)
@@ -117,24 +123,29 @@ class RELAX:
         shapes = [self._masked(view) for view in views]
         if not isinstance(n_masks, int) or n_masks < 2:
             raise ValueError(f"n_masks must be at least 2, as one mask tells no pixels apart, got {n_masks!r}.")
-        if not isinstance(internal_batch_size, int) or internal_batch_size < 1:
+        rows = affordable(views) if internal_batch_size is None else internal_batch_size
+        if not isinstance(rows, int) or rows < 1:
             raise ValueError(f"internal_batch_size must be a positive integer, got {internal_batch_size!r}.")
+        if not set(keep) <= {"bounds", "control"}:
+            raise ValueError(f"keep must name 'bounds', 'control' or both, got {keep!r}.")
 
-        bases = tuple(Basis.of(self.masks, shape) for shape in shapes) if isinstance(self.masks, Cells) else ()
-        parts = _parts(size, internal_batch_size)
-        latents = torch.cat([self._encode(*(view[part] for view in views)) for part in parts])
+        checks.function(self._encode, tuple(view[:2] for view in views))
+        known = "control" in keep and isinstance(self.masks, Cells)
+        bases = tuple(Basis.of(self.masks, shape) for shape in shapes) if known else ()
+        bounded = "bounds" in keep or tolerance is not None
+        latents = [checks.on_copies(self._encode, *(view[part] for view in views)) for part in parts(size, rows)]
+        latents = torch.cat(latents)
         generator = torch.Generator(views[0].device).manual_seed(seed)
-        total, look, next_look = None, 1, 2 * BLOCK
+        step = block(shapes)
+        total, look, next_look = None, 1, 2 * step
         with tqdm(total=n_masks, desc="masks") as bar:
-            for count in (part.stop - part.start for part in _parts(n_masks, BLOCK)):
+            for count in (part.stop - part.start for part in parts(n_masks, step)):
                 masks = [self._draw(count, shape, generator) for shape in shapes]
-                fills = [self._filling(view, count, generator) for view in views]
-                features = [basis.features(mask) for basis, mask in zip(bases, masks, strict=bool(bases))]
-                masks = [self._placed(mask, view) for mask, view in zip(masks, views, strict=True)]
-                scores = self._scores(views, latents, masks, fills, internal_batch_size)
-                moments = tuple(Moments.of(scores, mask.to(scores)) for mask in masks)
-                weights = sum(mask.square().flatten(1).mean(dim=1) for mask in masks)
-                regression = Regression.of(scores, torch.cat(features, dim=1), weights) if bases else None
+                fills = [filling(self.fill, view, count, generator) for view in views]
+                covers = [placed(mask, view, self.dims) for mask, view in zip(masks, views, strict=True)]
+                scores = self._scores(views, latents, covers, fills, rows)
+                moments = tuple(Moments.of(scores, mask.to(scores), bounded) for mask in covers)
+                regression = Regression.seen(bases, scores, masks) if bases else None
                 new = Evidence(moments, regression, bases, isinstance(inputs, tuple))
                 total = total + new if total else new
                 bar.update(count)
@@ -154,17 +165,15 @@ class RELAX:
 
     def _scores(self, views: tuple, latents: Tensor, masks: list[Tensor], fills: list, rows: int) -> Tensor:
         """Return the similarities `(B, N)` of every input to itself under every mask."""
-        count, found = len(masks[0]), []
-        for part in _parts(len(latents) * count, rows):
-            pair = torch.arange(part.start, part.stop, device=latents.device)
-            which, mask = pair // count, pair % count
-            covered = [_cover(*each, which, mask) for each in zip(views, masks, fills, strict=True)]
-            score = self.similarity(latents[which], self._encode(*covered))
-            if score.shape != which.shape or not torch.isfinite(score).all():
-                came = tuple(score.shape) if score.shape != which.shape else "NaN or infinite values"
-                raise ValueError(f"similarity must return one finite number a row, {len(which)} here, got {came}.")
-            found.append(score)
-        return torch.cat(found).view(-1, count)
+        scores = latents.new_empty(len(latents), len(masks[0]))
+        for some, few in pairs(*scores.shape, rows):
+            seen = self._encode(*(covered(*each, some, few) for each in zip(views, masks, fills, strict=True)))
+            score = self.similarity(latents[some].repeat_interleave(few.stop - few.start, dim=0), seen)
+            if score.shape != seen.shape[:1] or not torch.isfinite(score).all():
+                came = tuple(score.shape) if score.shape != seen.shape[:1] else "NaN or infinite values"
+                raise ValueError(f"similarity must return one finite number a row, {len(seen)} here, got {came}.")
+            scores[some, few] = score.view(some.stop - some.start, -1)
+        return scores
 
     def _draw(self, count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         masks = self.masks(count, shape, generator)
@@ -172,18 +181,6 @@ class RELAX:
             came = tuple(masks.shape) if isinstance(masks, Tensor) else type(masks).__name__
             raise ValueError(f"masks must return a tensor of shape {(count, *shape)}, got {came}.")
         return masks
-
-    def _filling(self, view: Tensor, count: int, generator: torch.Generator):
-        """Return a number, or `(B or 1, N or 1, …)`."""
-        if callable(self.fill):
-            return self.fill(view, count, generator)
-        if not isinstance(self.fill, Tensor):
-            return self.fill
-        if not torch.isfinite(self.fill).all() or _broadcast(self.fill, view) != view.shape:
-            raise ValueError(
-                f"fill must be finite and broadcast with inputs {tuple(view.shape)}, got {tuple(self.fill.shape)}."
-            )
-        return self.fill.expand_as(view)[:, None]
 
     def _encode(self, *views: Tensor) -> Tensor:
         if self.channels_last:
@@ -203,31 +200,3 @@ class RELAX:
             wanted = "be images (B, C, H, W)" if images else f"have the axes dims={self.dims} and at most one other"
             raise ValueError(f"inputs must {wanted}, got shape {tuple(view.shape)}.")
         return tuple(view.shape[dim] for dim in self.dims)
-
-    def _placed(self, masks: Tensor, view: Tensor) -> Tensor:
-        """Return masks `(N, H, W)` as `(N, 1, H, W)`, as they broadcast with inputs."""
-        shape = [len(masks)] + [1] * (view.dim() - 1)
-        for dim, size in zip(self.dims, masks.shape[1:], strict=True):
-            shape[dim] = size
-        return masks.view(shape)
-
-
-def _cover(view: Tensor, masks: Tensor, fill, which: Tensor, mask: Tensor) -> Tensor:
-    """Return the inputs number `which` under the masks number `mask`, filled where these are 0."""
-    inputs, kept = view[which], masks[mask].to(view)
-    if isinstance(fill, Tensor):
-        # What all inputs or all masks share has an axis of 1, which answers to any number.
-        fill = fill[which if len(fill) > 1 else 0 * which, mask if fill.shape[1] > 1 else 0 * mask]
-        return torch.lerp(fill.to(inputs), inputs, kept)
-    return inputs * kept + fill * (1 - kept) if fill else inputs * kept
-
-
-def _broadcast(one: Tensor, other: Tensor) -> torch.Size | None:
-    try:
-        return torch.broadcast_shapes(one.shape, other.shape)
-    except RuntimeError:
-        return None
-
-
-def _parts(size: int, step: int) -> list[slice]:
-    return [slice(start, min(start + step, size)) for start in range(0, size, step)]

@@ -12,7 +12,6 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms.functional import gaussian_blur
 
 Masks = Callable[[int, tuple[int, ...], torch.Generator], Tensor]
 Fill = Callable[[Tensor, int, torch.Generator], Tensor]
@@ -98,13 +97,15 @@ class Blocks:
 
     def __call__(self, count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """Return `count` masks `(count, *shape)`."""
+        if len(shape) > 3:
+            raise ValueError(f"Blocks masks up to 3 axes, got {len(shape)}; Cells and Pixels mask any number.")
         if not 1 <= self.size <= min(shape):
             raise ValueError(f"size must be between 1 and the input's {min(shape)} pixels, got {self.size}.")
         # Blocks may begin outside, so that border pixels lie in as many of them as all others.
         corners = [length + self.size - 1 for length in shape]
         stays = self.p ** (1 / self.size ** len(shape))
         drops = torch.rand(count, 1, *corners, generator=generator, device=generator.device).ge(stays).float()
-        pool = {1: functional.max_pool1d, 2: functional.max_pool2d}[len(shape)]
+        pool = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}[len(shape)]
         return 1 - pool(drops, self.size, stride=1).squeeze(1)
 
 
@@ -130,6 +131,8 @@ def blur(sigma: float) -> Fill:
     def draw(inputs: Tensor, count: int, generator: torch.Generator) -> Tensor:
         if inputs.dim() != 4:
             raise ValueError(f"blur fills images (B, C, H, W), got {tuple(inputs.shape)}.")
+        from torchvision.transforms.functional import gaussian_blur  # slow to import, and needed here alone
+
         # A kernel reaches three deviations, but the border is mirrored and so must be longer than half of it.
         reach = min(math.ceil(3 * sigma), min(inputs.shape[2:]) - 1)
         return gaussian_blur(inputs, 2 * reach + 1, sigma)[:, None]
@@ -147,7 +150,7 @@ def _interpolation(size: int, cells: int, released: bool) -> Tensor:
         margin = cells // 2
         weights = functional.pad(weights, (margin, margin), mode="reflect") if margin else weights
         side = cells
-    return weights[0].unfold(1, size, 1)[:, :side].permute(1, 2, 0).contiguous()
+    return weights[0].unfold(1, size, 1)[:, :side].permute(1, 2, 0)  # A view, else size² large.
 
 
 def _probability(p: float) -> None:

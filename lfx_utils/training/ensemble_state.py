@@ -8,6 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lfx_utils.training import resume
+
 Stack = dict[str, Tensor]  # parameters by name, each with the models as first axis
 
 
@@ -64,23 +66,16 @@ class Run:
             self._hold({name: value[going] for name, value in self.stack.items()}, moments)
         self.epoch += 1
 
-    def save(self, path: Path, plan: list) -> None:
+    def save(self, checkpoint: Path | str, plan: dict) -> None:
         """Write the whole state, or leave the last one."""
         stack, records = {name: value.detach() for name, value in self.stack.items()}, [vars(r) for r in self.records]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        torch.save((plan, stack, self._moments(), self.kept, self.alive, self.epoch, records), part)
-        part.replace(path)
+        models = {"stack": stack, "moments": self._moments(), "kept": self.kept, "alive": self.alive}
+        resume.save(checkpoint, plan, **models, epoch=self.epoch, records=records)
 
-    def resume(self, path: Path, plan: list) -> None:
-        """Read what `save` wrote for the same plan."""
-        try:
-            state = torch.load(path, weights_only=True, map_location=next(iter(self.stack.values())).device)
-            forms = [{name: value.shape for name, value in kept.items()} for kept in (state[3], self.kept)]
-            if state[0] != plan or forms[0] != forms[1]:
-                raise ValueError("it was made with other models, seeds, settings or data")
-        except Exception as error:
-            raise ValueError(f"checkpoint {path} cannot be resumed from ({error}); delete it to start anew.") from error
-        _, stack, moments, self.kept, self.alive, self.epoch, records = state
-        self.records = [Record(**record) for record in records]
-        self._hold(stack, moments)
+    def resume(self, checkpoint: Path | str, plan: dict, epochs: int) -> None:
+        """Read what `save` wrote for the same plan, if it did."""
+        device = next(iter(self.stack.values())).device
+        if state := resume.opened(checkpoint, plan, epochs, device):
+            self.kept, self.alive, self.epoch = state["kept"], state["alive"], state["epoch"]
+            self.records = [Record(**record) for record in state["records"]]
+            self._hold(state["stack"], state["moments"])

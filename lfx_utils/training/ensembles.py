@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from lfx_utils import checks
 from lfx_utils.progress import tqdm
+from lfx_utils.training import resume
 from lfx_utils.training.ensemble_state import Record, Run, Stack
 
 VALIDATION = 1_000_002  # the epoch whose draws are the validation's noise; no training has so many
@@ -46,7 +48,7 @@ def fit(
     patience: int | None = None,
     prepare: Callable[[Tensor], Tensor] = lambda rows: rows,
     names: Sequence[str] | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Path | str | None = None,
     together: bool | None = None,
 ) -> list[Record]:
     """Train all models in place with Adam (weight decay 1e-5) and leave them in evaluation mode.
@@ -70,20 +72,29 @@ def fit(
         patience: see above; needs `validation`.
         prepare: maps rows of `data` `(B, …)` to inputs `(B, …)`, batch by batch.
         names: one a model, for messages.
-        checkpoint: file to save to after every epoch; if it exists, training resumes from it and ends the same.
+        checkpoint: file to save to after every epoch; where it holds this run, training resumes from it and ends the
+            same. It belongs to the run, of which only `epochs` may grow, as in `training.fit`.
         together: one batched pass for all models rather than one pass a model. Default: on a GPU, where it pays.
 
     Returns:
         one record a model.
 
     Raises:
-        ValueError: models that differ or hold buffers, lists of another length than M, too little data, patience
-            without validation, or a checkpoint of another run.
+        ValueError: models that differ or hold buffers, lists of another length than M, data that are too few or not
+            finite, patience without validation, or a checkpoint that is another run's, damaged or not writable.
 
     Source: LF, App. C.3 (optimiser, epochs, patience).
     """
     names = list(names or (f"model {number}" for number in range(len(models))))
-    _check(models, data, names=names, seeds=seeds, **{f"settings[{n}]": values for n, values in enumerate(settings)})
+    _check(
+        models,
+        data,
+        validation,
+        names=names,
+        seeds=seeds,
+        **{f"settings[{n}]": values for n, values in enumerate(settings)},
+    )
+    checks.counts(epochs=epochs, batch_size=batch_size)
     if patience is not None and validation is None:
         raise ValueError("patience needs validation data to watch; pass validation=…")
     template, stack = copy.deepcopy(models[0]).to("meta"), stack_module_state(list(models))[0]
@@ -92,10 +103,6 @@ def fit(
     columns = [torch.as_tensor(values, dtype=torch.float32, device=device) for values in settings]
     data, validation = data.to(device), None if validation is None else validation.to(device)
     run = Run(stack, names, rate)
-    lists = [names, [int(seed) for seed in seeds], [values.tolist() for values in columns]]
-    plan = [*lists, len(data), batch_size, noise, rate]
-    if checkpoint and Path(checkpoint).exists():
-        run.resume(Path(checkpoint), plan)
 
     def single(parameters, inputs, eps, *setting):
         return loss(lambda *args: functional_call(template, parameters, args), inputs, eps, *setting)
@@ -108,6 +115,16 @@ def fit(
             if part.shape[1] > 1 or batch_size == 1:
                 yield prepare(rows[part.flatten()]).unflatten(0, part.shape), numbers, *setting
 
+    if checkpoint:
+        plan = {
+            "data": resume.checksum(data),
+            "validation": resume.checksum(validation),
+            "first weights": resume.checksum(stack),
+            "loss": _values(single, False, stack, *next(batches(0, data))).detach(),
+            **{"names": names, "seeds": list(map(int, seeds)), "settings": [values.tolist() for values in columns]},
+            **{"batch_size": batch_size, "noise": noise, "rate": rate, "patience": patience},
+        }
+        run.resume(checkpoint, plan, epochs)
     steps = math.ceil(len(data) / batch_size) - (batch_size > 1 and len(data) % batch_size == 1)
     with tqdm(total=epochs * steps, initial=run.epoch * steps, desc="ensemble") as bar:
         while run.epoch < epochs and run.alive:
@@ -123,7 +140,7 @@ def fit(
             run.judge(_mean(trained), _mean(watched), patience)
             bar.set_postfix(training=len(run.alive))
             if checkpoint:
-                run.save(Path(checkpoint), plan)
+                run.save(checkpoint, plan)
     for number, model in enumerate(models):
         model.load_state_dict({name: values[number] for name, values in run.kept.items()})
         model.eval()
@@ -161,9 +178,13 @@ def _mean(parts: list[tuple[Tensor, int]]) -> list[float]:
     return (sum(values * count for values, count in parts) / sum(count for _, count in parts)).tolist() if parts else []
 
 
-def _check(models, data: Tensor, **columns) -> None:
+def _check(models, data: Tensor, validation: Tensor | None, **columns) -> None:
     if not models or len(data) < 2:
         raise ValueError(f"An ensemble needs a model and 2 examples at least, got {len(models)} and {len(data)}.")
+    if validation is not None and len(validation) < 2:
+        raise ValueError(f"validation must hold 2 examples at least, got {len(validation)}.")
+    checks.finite("data", data)
+    checks.finite("validation", data if validation is None else validation)
     for name, values in columns.items():
         if len(values) != len(models):
             raise ValueError(f"{name} must hold one value a model, {len(models)}, got {len(values)}.")

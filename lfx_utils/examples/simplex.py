@@ -1,7 +1,53 @@
-"""The quadratic programme of SimplEx: the hull's point nearest to a target, with weights of least norm."""
+"""SimplEx: a test example's representation as a convex combination of the training set's."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from lfx_utils.examples.representation import check_representations
+
+
+def simplex(
+    h_test: Tensor, h_train: Tensor, solver: str = "convex", epochs: int = 1_000, learning_rate: float = 1e-3
+) -> Tensor:
+    """SimplEx: the convex combination of training representations closest to the test representation.
+
+    Inside the training set's convex hull many weights give the same reconstruction as soon as n_train > D +
+    1. The convex solver returns those of least norm ‖λ‖ (a ridge of 10⁻⁸ of the data's variance, which
+    costs as little in the objective): unique, shared equally between duplicates, and invariant under
+    rotations of the latent space. The papers' Adam stops wherever it has come after `epochs` steps from
+    uniform weights; its 1,000 steps of 0.001 move each preweight by about one at most, so that it ends near
+    uniform weights, far from the optimum of Eq. 6.
+
+    Args:
+        h_test: `(n_test, D)`.
+        h_train: `(n_train, D)`.
+        solver: `"convex"`, to the optimum, or `"adam"`, LF's Algorithm 4.
+        epochs: Adam's steps E; LF's code takes 1,000.
+        learning_rate: Adam's; 0.001 in LF.
+
+    Returns:
+        Weights `(n_test, n_train)`, non-negative, each row summing to one, in float32 where the representations
+        are of half precision.
+
+    Raises:
+        ValueError: representations of different sizes, an unknown solver, or a convex solver that has not
+            converged.
+
+    Source: LF, Eq. 6 and Algorithm 4; Crabbé et al. 2021.
+    """
+    h_test, h_train = check_representations(h_test, h_train)
+    if solver == "convex":
+        return nearest_in_hull(h_test, h_train)
+    if solver != "adam":
+        raise ValueError(f"solver must be 'convex' or 'adam', got {solver!r}.")
+    preweights = nn.Parameter(h_test.new_zeros(len(h_test), len(h_train)))
+    optimiser = torch.optim.Adam([preweights], lr=learning_rate)
+    with torch.enable_grad():
+        for _ in range(epochs):
+            error = (preweights.softmax(1) @ h_train.detach() - h_test.detach()).square().sum()
+            (preweights.grad,) = torch.autograd.grad(error, [preweights])
+            optimiser.step()
+    return preweights.detach().softmax(1)
 
 
 def nearest_in_hull(targets: Tensor, points: Tensor, ridge: float = 1e-8, steps: int = 50) -> Tensor:

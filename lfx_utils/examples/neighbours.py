@@ -1,0 +1,140 @@
+"""Deep k-nearest neighbours: training examples by their distance in the latent space."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from lfx_utils.examples.ranking import stable_topk
+from lfx_utils.examples.representation import check_representations
+
+
+def dknn(
+    h_test: Tensor,
+    h_train: Tensor,
+    k: int | None = None,
+    kernel: str | Callable[[Tensor, Tensor], Tensor] = "inverse-distance",
+) -> Tensor:
+    """Deep k-nearest neighbours: the kernel κ[f(xⁿ), f(x)] between representations, zero outside the k nearest.
+
+    Identical representations have an infinite inverse distance. Distances are therefore taken to be at least
+    10⁻⁶ of the training set's spread σ (its root mean squared distance to its mean), so that a duplicate gets
+    the largest score, 10⁶/σ, and not an infinite one.
+
+    Args:
+        h_test: `(n_test, D)`.
+        h_train: `(n_train, D)`.
+        k: neighbours that keep a score, the lower index first where distances tie; `None` drops the
+            indicator, as LF does.
+        kernel: `"inverse-distance"`; `"rbf"`, exp(−d²/2σ²) with the spread σ; `"polynomial"`, (1 + ⟨h,
+            h'⟩/D)²; or a function of `(b, D)` and `(n_train, D)` that returns `(b, n_train)`.
+
+    Returns:
+        Scores `(n_test, n_train)`, in float32 where the representations are of half precision.
+
+    Raises:
+        ValueError: representations of different sizes, an unknown kernel, or k outside [1, n_train].
+
+    Source: LF, Eq. 5 and Appendix B.2.
+
+    >>> dknn(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 2.0]]))
+    tensor([[0.2000, 0.5000]])
+    """
+    h_test, h_train = check_representations(h_test, h_train)
+    if k is not None and not 1 <= k <= len(h_train):
+        raise ValueError(f"k must lie between 1 and the {len(h_train)} training examples, got {k}.")
+    spread = (h_train - h_train.mean(0)).square().sum(1).mean().sqrt().item() or 1.0
+    of_distance = {
+        "inverse-distance": lambda distance: 1 / distance.clamp_min(1e-6 * spread),
+        "rbf": lambda distance: torch.exp(-distance.square() / (2 * spread**2)),
+    }
+    of_pairs = {"polynomial": lambda a, b: (1 + a @ b.T / a.shape[1]) ** 2}
+    if not callable(kernel) and kernel not in (*of_distance, *of_pairs):
+        raise ValueError(f"kernel must be one of {', '.join((*of_distance, *of_pairs))} or a function, got {kernel!r}.")
+    if kernel in of_distance:
+        if k is None:
+            return of_distance[kernel](distances(h_test, h_train))
+        found, indices = nearest(h_test, h_train, k)
+        return found.new_zeros(len(h_test), len(h_train)).scatter_(1, indices, of_distance[kernel](found))
+    score = kernel if callable(kernel) else of_pairs[kernel]
+    scores = torch.cat([score(block, h_train) for block in h_test.split(256)])
+    if k is None:
+        return scores
+    indices = nearest(h_test, h_train, k)[1]
+    return torch.zeros_like(scores).scatter_(1, indices, scores.gather(1, indices))
+
+
+def nearest(points: Tensor, others: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Each point's k nearest of the others.
+
+    Candidates come from one matrix product; their distances are then computed from differences. A point for
+    which the product's rounding could have left out a neighbour is compared with all others in that way.
+
+    Args:
+        points: `(n, D)`.
+        others: `(N, D)`.
+        k: at most N.
+
+    Returns:
+        Distances and indices, `(n, k)` each, the nearest first and the lower index first where they tie.
+    """
+    candidates = 4 * k + 16
+    if _cheap(others) or candidates >= len(others):
+        parts = [stable_topk(_differences(block, others), k, largest=False) for block in points.split(256)]
+        return tuple(torch.cat(part) for part in zip(*parts, strict=True))
+    found = []
+    for block, squares, _, rounding in _products(points, others):
+        bound, chosen = squares.topk(candidates, largest=False)
+        chosen = chosen.sort(1).values
+        distance, order = (others[chosen] - block[:, None]).norm(dim=2).sort(dim=1, stable=True)
+        distance, index = distance[:, :k], chosen.gather(1, order[:, :k])
+        left_out = (distance[:, -1].square() + rounding >= bound.amax(1)).nonzero().squeeze(1)
+        for rows in left_out.split(256):
+            distance[rows], index[rows] = stable_topk(_differences(block[rows], others), k, largest=False)
+        found.append((distance, index))
+    return tuple(torch.cat(part) for part in zip(*found, strict=True))
+
+
+def distances(points: Tensor, others: Tensor) -> Tensor:
+    """Euclidean distances `(n, N)`, those of close pairs from differences."""
+    if _cheap(others):
+        return torch.cat([_differences(block, others) for block in points.split(256)])
+    found = points.new_empty(len(points), len(others))
+    for rows, (block, squares, norms, _) in zip(found.split(_at_once(others)), _products(points, others), strict=True):
+        close = squares < 0.15 * norms[:, None]
+        if close.count_nonzero() > 0.01 * close.numel():
+            rows.copy_(_differences(block, others))
+            continue
+        first, second = close.nonzero(as_tuple=True)
+        torch.sqrt(squares, out=rows)
+        rows[first, second] = (block[first] - others[second]).norm(dim=1)
+    return found
+
+
+def _products(points: Tensor, others: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Blocks of points, their squared distances by ‖a‖² + ‖b‖² − 2⟨a, b⟩, ‖a‖², and a bound on the rounding.
+
+    The formula loses all digits between near neighbours, the pairs that matter here, and is good for the far ones.
+    """
+    centre = others.mean(0)
+    centred = others - centre
+    squared = centred.square().sum(1)
+    unit = 4 * points.shape[1] * torch.finfo(points.dtype).eps
+    for block in points.split(_at_once(others)):
+        moved = block - centre
+        norms = moved.square().sum(1)
+        squares = torch.addmm(squared, moved, centred.T, alpha=-2).add_(norms[:, None])
+        yield block, squares, norms, unit * (norms + squared.max())
+
+
+def _at_once(others: Tensor) -> int:
+    return max(1, 2**24 // len(others))
+
+
+def _cheap(others: Tensor) -> bool:
+    """So few dimensions that a matrix product gains nothing."""
+    return others.shape[1] < 16
+
+
+def _differences(points: Tensor, others: Tensor) -> Tensor:
+    return torch.cdist(points, others, compute_mode="donot_use_mm_for_euclid_dist")
