@@ -1,19 +1,14 @@
 """What pages include and nobody types: verdicts, times, the index of figures, the numbers behind the errata."""
 
 import csv
-import sys
+from pathlib import Path
 
-import pandas as pd
 from chapter import ROOT, Chapter
-
-sys.path.insert(0, str(ROOT))
-from lfx_utils.chapters import scorecard  # noqa: E402
 
 
 def generated(everything: list[Chapter]) -> dict[str, str]:
     """Return what pages include: the count of verdicts, each chapter's time, and the index of figures."""
-    folder = everything[0].records.parent
-    verdicts = table(scorecard.headline(scorecard.collect(folder))) if folder.is_dir() else []
+    verdicts = headline(everything[0].records.parent / "scorecard" / "headline.csv")
     times = ["| chapter | seconds | CPU threads |", "|---|---|---|"]
     for chapter in everything:
         made = chapter.past()
@@ -25,12 +20,14 @@ def generated(everything: list[Chapter]) -> dict[str, str]:
     return {name: "\n".join(lines) for name, lines in named} | errata(everything)
 
 
-def table(counts: pd.DataFrame) -> list[str]:
-    """Return counts as a table in Markdown; what does not occur stays empty."""
-    lines = [f"| | {' | '.join(counts.columns)} |", "|---" * (len(counts.columns) + 1) + "|"]
-    return lines + [
-        f"| {name} | {' | '.join(str(count or '') for count in row)} |" for name, *row in counts.itertuples()
-    ]
+def headline(path: Path) -> list[str]:
+    """Return the scorecard's headline as a table in Markdown, a line a verdict; what does not occur stays empty."""
+    if not path.is_file():
+        return ["The scorecard has not been executed in this build."]
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = [[cell if cell != "0" else "" for cell in line] for line in csv.reader(file)]
+    turned = [f"| {' | '.join(line)} |" for line in zip(*lines)]
+    return [turned[0].replace("claims", "verdict"), "|---" * len(lines) + "|", *turned[1:]]
 
 
 def errata(everything: list[Chapter]) -> dict[str, str]:

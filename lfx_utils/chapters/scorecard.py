@@ -122,10 +122,14 @@ def card(claim: str, row: pd.Series) -> str:
 
 
 def save(frame: pd.DataFrame, folder: Path) -> tuple[Path, Path]:
-    """Write the scorecard as `scorecard.csv` and `scorecard.json` (a list of records) and return both paths."""
+    """Write the scorecard as `scorecard.csv` and `scorecard.json` (a list of records) and return both paths.
+
+    The headline lies beside them, for the welcome page.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = folder / "scorecard.csv", folder / "scorecard.json"
     frame.to_csv(paths[0])
+    headline(frame).to_csv(folder / "headline.csv", index_label="claims")
     paths[1].write_text(frame.reset_index().to_json(orient="records", indent=1), encoding="utf-8")
     return paths
 
