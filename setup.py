@@ -1,4 +1,4 @@
-"""What pyproject.toml cannot say: the wheel carries `data/checkpoints` in the package, as `lfx_utils/checkpoints`."""
+"""The wheel carries `data/checkpoints` within the package, as `lfx_utils/checkpoints`; pyproject.toml cannot say so."""
 
 from setuptools import find_packages, setup
 

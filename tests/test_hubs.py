@@ -116,7 +116,7 @@ def test_what_is_no_photograph(tmp_path):
         datasets.photograph(tmp_path / "a.jpg")
     with pytest.raises(FileNotFoundError):
         datasets.photograph(tmp_path / "b.jpg")
-    with pytest.raises(ValueError, match="8 or 16 bits a channel; a picture of mode F has no white"):
+    with pytest.raises(ValueError, match="8 or 16 bits a channel: a picture of mode F has no white"):
         datasets.photograph(Image.fromarray(np.zeros((20, 20), np.float32)))
 
 
