@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torchvision.models import resnet50
 
 from lfx_utils import encoders
-from lfx_utils.datasets import Annotated, Unavailable, base, load, load_annotated
+from lfx_utils.datasets import Annotated, Unavailable, files, load, load_annotated
 from lfx_utils.encoders import imagenet, published, shipped
 from lfx_utils.encoders.pretraining import RECIPES
 from lfx_utils.encoders.published import Source
@@ -231,7 +231,7 @@ def test_untrained_twins():
 def test_the_card_of_efficientnet():
     card = encoders.card("efficientnet-lite0")
     assert card["source_sha256"] == imagenet.SHA256 and "Apache-2.0" in card["licence"]
-    assert "Apache License" in (shipped.CHECKPOINTS / "efficientnet-lite0.LICENSE").read_text("utf-8")
+    assert "Apache License" in (shipped.CHECKPOINTS / "efficientnet-lite0.LICENSE").read_text(encoding="utf-8")
     trained, untrained = card["scores"], card["scores_untrained"]
     assert trained["voc_animals_imagenet"]["top5"] > 0.7 > 0.2 > untrained["voc_animals_imagenet"]["top5"]
     assert trained["voc_animals_5_nearest"] > 0.7 > 0.4 > untrained["voc_animals_5_nearest"]
@@ -368,7 +368,7 @@ def server(tmp_path, monkeypatch):
 
     running = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=folder))
     threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True).start()
-    monkeypatch.setattr(base, "PAUSE", 0.0)
+    monkeypatch.setattr(files, "PAUSE", 0.0)
     yield folder, f"http://127.0.0.1:{running.server_port}"
     running.shutdown()
     running.server_close()

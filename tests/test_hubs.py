@@ -111,7 +111,7 @@ def test_grey_deep_and_transparent_photographs():
 def test_what_is_no_photograph(tmp_path):
     with pytest.raises(ValueError, match="at least 16 pixels a side, got 60 × 8"):
         datasets.photograph(striped(8))
-    (tmp_path / "a.jpg").write_text("no picture")
+    (tmp_path / "a.jpg").write_text("no picture", encoding="utf-8")
     with pytest.raises(ValueError, match="a picture that Pillow can read; .*a.jpg is none"):
         datasets.photograph(tmp_path / "a.jpg")
     with pytest.raises(FileNotFoundError):

@@ -10,7 +10,7 @@ from captum.attr import InputXGradient, LayerIntegratedGradients
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from lfx_utils.datasets.base import Unavailable
+from lfx_utils.datasets import Unavailable
 from lfx_utils.encoders import sentences
 from lfx_utils.features import (
     Embedded,

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lfx_utils.datasets.base import FAULTS, Unavailable, data_root
+from lfx_utils.datasets.files import FAULTS, Unavailable, data_root
 from lfx_utils.encoders.published import frozen
 
 DEFAULT = "all-MiniLM-L6-v2"

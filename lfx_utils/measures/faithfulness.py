@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
 from lfx_utils import checks
@@ -60,6 +59,8 @@ def monotonicity(
     changes = _changes(classifier, images, order, samples, seed)
     sums = torch.stack([values.gather(1, places).sum(dim=1) for places in order], dim=1)
     pairs = zip(sums.numpy(), changes.numpy(), strict=True)
+    from scipy import stats  # slow to import, and needed here alone
+
     result[varies] = torch.tensor([stats.spearmanr(*pair).statistic for pair in pairs]).float()
     return result
 
