@@ -60,8 +60,7 @@ def complete(explain: Callable, auxiliary: nn.Module) -> Callable:
             result = explain(inputs, **options)
         finally:
             handle.remove()
-        maps = result[0] if options.get("return_convergence_delta") else result
-        maps = maps if isinstance(maps, tuple) else (maps,)
+        maps = result if isinstance(result, tuple) else (result,)
         sums = sum(each.detach().flatten(1).double().sum(dim=1) for each in maps)
         given, reference = (each.double().view(len(sums), -1) for each in seen[0].chunk(2))
         gain = (given - reference).mean(dim=1)

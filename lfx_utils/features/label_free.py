@@ -127,7 +127,7 @@ class LabelFree:
             TypeError, ValueError: an encoder in training mode; inputs, baselines, weights or representations that
                 are empty, not finite or of the wrong shape; an `internal_batch_size` too small for the method; an
                 encoder that draws at random, that passes no gradient to a method that needs one, or that DeepLift
-                cannot follow; maps that are not finite.
+                cannot follow, unless the convergence delta is asked for, which says so; maps that are not finite.
         """
         checks.evaluating(self.encoder)
         rows = inputs if isinstance(inputs, tuple) else (inputs,)
@@ -153,8 +153,8 @@ class LabelFree:
         if internal_batch_size is not None:
             attribution, options, step = bounded(attribution, internal_batch_size, baselines, options)
         explain = attribution.attribute
-        by_the_rules = options.get("custom_attribution_func") is None
-        if isinstance(attribution, DeepLift) and attribution.multiplies_by_inputs and by_the_rules:
+        asked = options.get("custom_attribution_func") or options.get("return_convergence_delta")
+        if isinstance(attribution, DeepLift) and attribution.multiplies_by_inputs and not asked:
             explain = deep_lift.complete(explain, attribution.model)
         if baselines is not None and shared:
             explain = partial(explain, baselines=baselines)
