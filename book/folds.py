@@ -15,6 +15,8 @@ def purpose(source: str, metadata: dict) -> str:
         source: the cell's code.
         metadata: the cell's metadata; a figure's caption stands there.
     """
+    if "teaches" in metadata.get("tags", []):  # the reader is to see it, whatever it looks like
+        return ""
     if figure := metadata.get("mystnb", {}).get("figure"):
         return f"draw “{shortened(figure.get('caption', ''))}”"
     if "google.colab" in source:

@@ -258,6 +258,7 @@ def test_cells_that_only_present_are_folded_and_ideas_are_not():
     assert all(purpose(source, {}) for source in folded) and purpose("def draw(): ...", figure) == "draw “Two maps”"
     shown = ["profile = 1", "maps = f(x)", "def f(x):\n    return x", "def f(x):\n    return x\n\nglue('n', f(1))"]
     assert not any(purpose(source, {}) for source in shown)
+    assert purpose("import torch", {"tags": ["teaches"]}) == ""
 
 
 def test_no_two_folds_of_a_page_have_the_same_label():
