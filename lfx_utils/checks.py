@@ -7,6 +7,12 @@ import torch
 from torch import Tensor, nn
 
 
+def all_finite(values: Tensor) -> bool:
+    """Say whether no value of a non-empty tensor is NaN or infinite."""
+    # The extremes show a NaN, too, and are found many times faster than each value's finiteness.
+    return bool(torch.stack(values.detach().aminmax()).isfinite().all())
+
+
 def batch(name: str, inputs) -> Tensor:
     """Return `inputs` if it is a non-empty, finite, floating-point batch.
 
@@ -26,8 +32,7 @@ def batch(name: str, inputs) -> Tensor:
         raise ValueError(f"{name} must have shape (B, …) with at least one feature axis, got {tuple(inputs.shape)}.")
     if inputs.numel() == 0:
         raise ValueError(f"{name} is an empty batch of shape {tuple(inputs.shape)}; at least one example is needed.")
-    # One pass without a tensor of its own: the extremes are finite only if all values are.
-    if not all(end.isfinite() for end in inputs.detach().aminmax()):
+    if not all_finite(inputs):
         bad = int((~torch.isfinite(inputs)).sum())
         raise ValueError(
             f"{name} holds {bad} NaN or infinite values out of {inputs.numel()}; finite values are needed."
@@ -128,7 +133,7 @@ def latent(output, size: int) -> Tensor:
             f"The encoder must return representations of shape (B, D) = ({size}, D), got {tuple(output.shape)}; "
             "flatten or pool them first."
         )
-    if not torch.isfinite(output).all():
+    if not all_finite(output):
         raise ValueError("The encoder returned NaN or infinite representations for finite inputs.")
     return output
 
@@ -160,8 +165,7 @@ def counts(**values: int) -> None:
 
 def finite(name: str, values: Tensor) -> Tensor:
     """Return `values` of any type; raise ValueError where some are NaN or infinite."""
-    # The extremes show a NaN, too, and are found many times faster than each value's finiteness.
-    if values.is_floating_point() and values.numel() and not torch.stack(values.aminmax()).isfinite().all():
+    if values.is_floating_point() and values.numel() and not all_finite(values):
         bad = int((~values.isfinite()).sum())
         raise ValueError(f"{name} holds {bad} NaN or infinite values out of {values.numel()}.")
     return values
@@ -231,7 +235,7 @@ def single(values: Tensor) -> Tensor:
 
 def explained(maps: Tensor) -> Tensor:
     """Return `maps` if they are finite; raise ValueError otherwise."""
-    if not torch.isfinite(maps).all():
+    if not all_finite(maps):
         raise ValueError(
             f"The maps hold {int((~torch.isfinite(maps)).sum())} NaN or infinite values out of {maps.numel()}: on the "
             "way back the encoder's gradient overflows, as it can in half precision, or is not defined."
