@@ -10,6 +10,7 @@ built in a folder of its own and moved to `_build/html` when it is whole.
 import argparse
 import csv
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -22,6 +23,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import changes
+import companions
+import drawings
 import psutil
 import yaml
 from chapter import BUILD, ROOT, Chapter, plain, write
@@ -36,9 +39,14 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def contents() -> dict:
+    """Return the table of contents."""
+    return yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+
+
 def chapters() -> list[str]:
     """Return the names of the notebooks in the table of contents, in its order."""
-    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    toc = contents()
     files = [entry["file"] for part in toc.get("parts", [toc]) for entry in part["chapters"]]
     return [Path(file).name for file in files if file.startswith("notebooks/")]
 
@@ -101,12 +109,20 @@ def typeset(everything: list[Chapter]) -> str:
     source, output, final = BUILD / "source", BUILD / "sphinx", BUILD / "html"
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
-    shutil.copy(ROOT / "_toc.yml", source)
     write(source / "_config.yml", yaml.safe_dump(configuration(), allow_unicode=True, sort_keys=False))
+    pages = {}
     for chapter in everything:
-        write(source / "notebooks" / f"{chapter.name}.ipynb", chapter.page())
+        pages |= companions.split(chapter.name, json.loads(chapter.page()))
+    write(source / "_toc.yml", yaml.safe_dump(companions.contents(contents(), pages), sort_keys=False))
+    for name, page in pages.items():
+        for cell in page["cells"]:
+            if cell["cell_type"] == "markdown":
+                cell["source"] = drawings.inlined("".join(cell["source"]), ROOT / "book")
+        write(source / "notebooks" / f"{name}.ipynb", companions.relinked(json.dumps(page, indent=1), pages))
+    for page in (source / "book").glob("*.md"):
+        write(page, drawings.inlined(page.read_text(encoding="utf-8"), ROOT / "book"))
     for name, text in generated(everything).items():
-        write(source / "book" / "generated" / f"{name}.md", text)
+        write(source / "book" / "generated" / f"{name}.md", companions.relinked(text, pages))
     for path in (everything[0].records.parent / "scorecard").glob("scorecard.*"):
         shutil.copy(path, source / "book" / "_static")
     parts = [changes.digest([source], source), changes.digest([ROOT / "lfx_utils"], ROOT)]
@@ -133,10 +149,9 @@ def typeset(everything: list[Chapter]) -> str:
         return "\n".join(wrong or log.splitlines()[-15:]).replace(f"{source}/", "")
     made = output / "_build" / "html"
     for page in made.rglob("*.html"):  # 1.5 MB a page for icons that the theme's style sheet has as fonts already
-        page.write_text(
-            re.sub(r"<script[^>]*/fontawesome\.js[^>]*></script>\n?", "", page.read_text(encoding="utf-8")),
-            encoding="utf-8",
-        )
+        text = re.sub(r"<script[^>]*/fontawesome\.js[^>]*></script>\n?", "", page.read_text(encoding="utf-8"))
+        # A companion page has no notebook of its own in the repository: its buttons open the chapter's.
+        page.write_text(re.sub(r"(/notebooks/\w+?)_audit\.ipynb", r"\1.ipynb", text), encoding="utf-8")
     (made / mark.name).write_text(state, encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     made.replace(final)

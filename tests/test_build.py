@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,11 @@ def notebook(*code: str) -> nbformat.NotebookNode:
     cells += [nbformat.v4.new_code_cell(source) for source in (SETUP, *code)]
     kernel = {"name": "python3", "display_name": "Python 3"}
     return nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel})
+
+
+def succeeds(copy: Path) -> None:
+    made = build(copy)
+    assert made.returncode == 0, made.stdout + made.stderr
 
 
 @pytest.fixture
@@ -169,12 +175,18 @@ def test_the_book_is_whole_or_the_former_one(copy):
         (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
     index = copy / "book" / "index.md"
     index.write_text("# Welcome\n\nSee {cite:t}`crabbe2022label`.\n\n```{bibliography}\n```\n", encoding="utf-8")
-    add(copy, a=notebook("from myst_nb import glue", "glue('answer', 42, display=False)"))
+    chapter = notebook("from myst_nb import glue", "glue('answer', 40 + 2, display=False)")
+    evidence = nbformat.v4.new_markdown_cell("## Evidence\n\nIt is {glue:}`answer`.", metadata={"tags": ["audit"]})
+    chapter.cells.append(evidence)
+    add(copy, a=chapter)
     whole = [part for part in command(copy) if part != "--no-html"]
     first = subprocess.run(whole, capture_output=True, text=True)
     assert first.returncode == 0, first.stdout + first.stderr
     page = copy / "_build" / "html" / "book" / "index.html"
     assert "Welcome" in page.read_text(encoding="utf-8") and str(page.parents[1] / "index.html") in first.stdout
+    assert "It is 42." in re.sub(
+        "<[^>]+>", "", (page.parents[1] / "notebooks" / "a_audit.html").read_text(encoding="utf-8")
+    )
     made = page.stat().st_mtime_ns
 
     again = subprocess.run(whole, capture_output=True, text=True)
@@ -188,7 +200,7 @@ def test_the_book_is_whole_or_the_former_one(copy):
 
 def test_a_page_shows_todays_text_with_the_kept_outputs(copy, monkeypatch):
     add(copy, a=notebook("print(6 * 7)"))
-    assert build(copy).returncode == 0
+    succeeds(copy)
     rewritten = notebook("print(6 * 7)")
     rewritten.cells[0].source = "# A better title"
     add(copy, a=rewritten)
@@ -202,6 +214,27 @@ def test_a_page_shows_todays_text_with_the_kept_outputs(copy, monkeypatch):
     assert len(page["cells"]) == len(rewritten.cells) + 1
 
 
+def test_a_kernel_that_did_not_start_is_started_again(copy, monkeypatch):
+    spec = copy / "jupyter" / "kernels" / "python3"
+    spec.mkdir(parents=True)
+    starter = spec / "starter.py"
+    starter.write_text(
+        "import pathlib, runpy\nseen = pathlib.Path(__file__).with_suffix('.seen')\nif not seen.exists():\n"
+        "    seen.touch()\n    raise SystemExit(1)\nrunpy.run_module('ipykernel_launcher', run_name='__main__')\n",
+        encoding="utf-8",
+    )
+    about = {
+        "argv": [sys.executable, str(starter), "-f", "{connection_file}"],
+        "display_name": "x",
+        "language": "python",
+    }
+    (spec / "kernel.json").write_text(json.dumps(about), encoding="utf-8")
+    monkeypatch.setenv("JUPYTER_PATH", str(copy / "jupyter"))
+    add(copy, a=notebook("print(1)"))
+    succeeds(copy)
+    assert starter.with_suffix(".seen").exists()
+
+
 RECORD = """folder = pathlib.Path(os.environ['LFX_OUT'], profile)
 folder.mkdir(parents=True, exist_ok=True)
 (folder / '{}.json').write_text('[{{"id": "{}", "cell": 3}}]')"""
@@ -213,7 +246,7 @@ def test_a_chapter_that_gathers_comes_last_and_again_when_a_record_changed(copy)
     reader.metadata["lfx"] = {"gathers": True}
     others = [notebook(RECORD.format(name, "claim"), "time.sleep(1)") for name in "bc"]
     add(copy, a=reader, b=others[0], c=others[1])
-    assert build(copy).returncode == 0
+    succeeds(copy)
 
     def counted() -> list[str]:
         return [out["text"] for cell in nbformat.read(executed(copy, "a"), 4).cells for out in cell.get("outputs", [])]
@@ -227,7 +260,7 @@ def test_a_chapter_that_gathers_comes_last_and_again_when_a_record_changed(copy)
 
 def test_a_page_marks_the_cells_that_recorded_a_claim(copy):
     add(copy, a=notebook("print(1)", RECORD.format("a", "claim")))
-    assert build(copy).returncode == 0
+    succeeds(copy)
     script = "import chapter; print(chapter.Chapter('a', 'quick', 0).page())"
     environment = os.environ | {"PYTHONPATH": str(copy / "book")}
     shown = subprocess.run([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, check=True)
@@ -239,7 +272,7 @@ def test_a_page_marks_the_cells_that_recorded_a_claim(copy):
 def test_an_erratum_shows_its_numbers_and_where_they_were_computed(copy):
     record = RECORD.replace('"cell": 3', '"cell": 3, "value": 2.5, "low": 2, "high": 3, "chapter": "a"')
     add(copy, a=notebook(record.format("a", "ERR.2.masks-needed")))
-    assert build(copy).returncode == 0
+    succeeds(copy)
     script = "import build, generated; print(generated.errata([build.Chapter('a', 'quick', 0)])['erratum-2'])"
     environment = os.environ | {"PYTHONPATH": str(copy / "book")}
     shown = subprocess.check_output([sys.executable, "-c", script], env=environment, text=True)
