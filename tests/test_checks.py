@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from lfx_utils import checks
+from lfx_utils import NEMU, checks, lafam, represent
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,43 @@ def test_a_function_gives_the_same_twice():
     with pytest.raises(ValueError, match="passes no gradient back"):
         checks.function(lambda row, other: row + other.detach(), (x, x), gradient=True)
     assert x.grad is None and not x.requires_grad
+
+
+def test_a_module_is_asked_once_until_something_about_it_changes():
+    calls = []
+
+    class Counts(nn.Linear):
+        def forward(self, x):
+            calls.append(len(x))
+            return super().forward(x)
+
+    encoder, x = Counts(3, 4).eval(), torch.rand(2, 3)
+    for _ in range(3):
+        checks.function(encoder, (x,))
+    assert len(calls) == 2
+    checks.function(encoder, (x,), gradient=True)
+    assert len(calls) == 4
+    encoder.register_forward_hook(lambda module, inputs, output: output + torch.rand_like(output))
+    with pytest.raises(ValueError, match="two representations"):
+        checks.function(encoder, (x,))
+    with pytest.raises(ValueError, match="two representations"):  # what has failed is asked again
+        checks.function(encoder, (x,))
+    plain = lambda row: calls.append(0) or row  # noqa: E731
+    calls.clear()
+    for _ in range(2):
+        checks.function(plain, (x,))
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize("draws", [represent, lambda f, x: NEMU(f).fit(x), lambda f, x: lafam(f, f[0], x)])
+def test_what_encodes_refuses_an_encoder_that_draws(draws):
+    class Noise(nn.Module):
+        def forward(self, x):
+            return x + torch.rand_like(x)
+
+    encoder = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), Noise(), nn.Conv2d(4, 4, 3, 2, 1), nn.Flatten()).eval()
+    with pytest.raises(ValueError, match="draws at random"):
+        draws(encoder, torch.rand(2, 3, 16, 16))
 
 
 def test_copies_are_what_an_encoder_changes():

@@ -601,7 +601,7 @@ def test_training_mode(fitted):
         (lambda e, x: NEMU(e.encoder).build(x), r"one image \(1, C, H, W\)"),
         (lambda e, x: Objective(noise=((0.5,), (math.nan,))), "noise must be a mean and a deviation"),
         (lambda e, x: Objective(noise=((0.5,), (0.1,))).halves(x, x[:, :1]), "noise must be of 3 channels"),
-        (lambda e, x: NEMU(Draws().eval()).fit(x), "another representation every time"),
+        (lambda e, x: NEMU(Draws().eval()).fit(x), "two representations of the same inputs"),
         (lambda e, x: refine(e, x, steps=0), "steps must be an integer of at least 1"),
     ],
 )

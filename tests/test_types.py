@@ -17,6 +17,8 @@ from lfx_utils import LabelFree, RELAX, dknn, encoders, represent, top
 encoder, images = torch.nn.Flatten(), torch.rand(2, 3, 8, 8)
 LabelFree("IntegratedGradients", encoder)
 RELAX(encoder).attribute([images])
+RELAX(encoder).attribute(images, return_uncertainty=True).shape
+RELAX(encoder).attribute((images, images)).shape
 represent(encoder, "images")
 dknn(images)
 top(images, "three")

@@ -22,13 +22,14 @@ def represent(encoder: Callable[[Tensor], Tensor], inputs: Tensor, batch_size: i
         `(n, D)`, in float32 where the encoder computes in half precision.
 
     Raises:
-        TypeError, ValueError: inputs that are no finite batch, an encoder in training mode, an output that
-            is not `(B, D)`.
+        TypeError, ValueError: inputs that are no finite batch, an encoder in training mode or one that draws at
+            random, an output that is not `(B, D)`.
     """
     checks.evaluating(encoder)
     checks.batch("inputs", inputs)
     weights = encoder.parameters() if isinstance(encoder, nn.Module) else ()
     half = next((weight.dtype for weight in weights if weight.dtype in HALF), inputs.dtype)
+    checks.function(encoder, (inputs[:1].to(half),))
     with torch.no_grad():
         return torch.cat(
             [

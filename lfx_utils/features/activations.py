@@ -36,6 +36,7 @@ def lafam(encoder: nn.Module, layer: nn.Module, images: Tensor) -> Tensor:
         raise ValueError(f"images must have shape (B, C, H, W), got {tuple(images.shape)}.")
     if layer not in list(encoder.modules()):
         raise ValueError(f"layer must be a module of the encoder, got a {type(layer).__name__} from elsewhere.")
+    checks.function(encoder, (images[:1],))
     seen = []
     handle = layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
     try:

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from captum.attr import (
@@ -26,6 +27,8 @@ from lfx_utils.features import deep_lift
 from lfx_utils.features.batches import affordable, bounded, cut, each, innermost, join
 
 Tensors = Tensor | tuple[Tensor, ...]
+Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
+Baselines = Tensors | float | Callable | None
 
 PROBED = 2  # Rows on which it is tried whether the encoder is a function.
 
@@ -92,10 +95,18 @@ class LabelFree:
             )
 
     @torch.inference_mode(False)  # In which nothing could be differentiated, whatever the caller's mode.
+    @overload
+    def attribute(
+        self, inputs: Inputs, baselines: Baselines = ..., *, return_convergence_delta: Literal[True], **options: Any
+    ) -> tuple[Inputs, Tensor]: ...
+
+    @overload
+    def attribute(self, inputs: Inputs, baselines: Baselines = ..., **options: Any) -> Inputs: ...
+
     def attribute(
         self,
         inputs: Tensors,
-        baselines: Tensors | float | Callable | None = None,
+        baselines: Baselines = None,
         *,
         weights: Tensor | None = None,
         internal_batch_size: int | None = None,

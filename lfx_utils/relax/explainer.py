@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from lfx_utils.relax.evidence import Evidence, Tensors
 from lfx_utils.relax.masks import Cells, Fill, Masks
 
 RISE = Cells(7, 0.5)
+Inputs = TypeVar("Inputs", Tensor, tuple[Tensor, ...])
 
 
 class RELAX:
@@ -63,6 +65,14 @@ class RELAX:
             raise ValueError(f"dims must be axes in rising order, none of them the first, got {dims}.")
         self.encoder, self.masks, self.similarity, self.fill = encoder, masks, similarity, fill
         self.dims, self.dtype, self.channels_last = dims, dtype, channels_last
+
+    @overload
+    def attribute(
+        self, inputs: Inputs, *, return_uncertainty: Literal[True], **options: Any
+    ) -> tuple[Inputs, Inputs]: ...
+
+    @overload
+    def attribute(self, inputs: Inputs, **options: Any) -> Inputs: ...
 
     def attribute(
         self, inputs: Tensors, *, estimator: str = "ratio", return_uncertainty: bool = False, **options
