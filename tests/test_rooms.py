@@ -19,7 +19,8 @@ def imported(path: Path) -> set[Path]:
             continue
         source = PACKAGE.joinpath(*node.module.split(".")[1:])
         for alias in node.names:  # a submodule, or a name in the module itself
-            places = source / f"{alias.name}.py", source.with_suffix(".py"), source / "__init__.py"
+            own = source / f"{alias.name}.py", source / alias.name / "__init__.py"
+            places = *own, source.with_suffix(".py"), source / "__init__.py"
             found.add(next(place for place in places if place.is_file()))
     return found - {path}
 

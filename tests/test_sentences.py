@@ -12,6 +12,7 @@ from torch import nn
 
 from lfx_utils.datasets import Unavailable
 from lfx_utils.encoders import sentences
+from lfx_utils.encoders.sentence_encoder import SentenceEncoder
 from lfx_utils.features import (
     Embedded,
     LabelFree,
@@ -247,7 +248,7 @@ def test_importance_needs_no_mask_where_the_encoder_finds_the_padding(encoder):
 def test_refuses_the_tokenizer_of_another_network(encoder):
     other = sentences.stand_in([f"word{number}" for number in range(300)])
     with pytest.raises(ValueError, match="made for another network"):
-        sentences.SentenceEncoder(encoder.network, other.tokenizer)
+        SentenceEncoder(encoder.network, other.tokenizer)
     ids = torch.full((1, 3), 250)
     with pytest.raises(ValueError, match="the tokenizer of another encoder"):
         token_importance(encoder, encoder.embedding, ids, reference=0 * ids)

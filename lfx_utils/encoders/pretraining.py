@@ -25,7 +25,7 @@ LICENCES = {
     "voc": "For research: trained on PASCAL VOC's photographs, which are their owners', under Flickr's terms of use.",
     "cifar10": "For research: trained on CIFAR-10's photographs, gathered from the web; the set states no licence.",
 }
-WORK = Path(__file__).resolve().parents[2] / "_build" / "pretraining"
+WORK = Path("_build/pretraining").resolve()  # below the working folder
 
 
 @dataclass(frozen=True)

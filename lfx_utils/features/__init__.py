@@ -7,8 +7,9 @@ representations alike, and `tokens` explains texts.
 
 from lfx_utils.features.activations import lafam
 from lfx_utils.features.cocoa import Normed, contrast
+from lfx_utils.features.decomposition import Decomposition, decompose, patches
 from lfx_utils.features.label_free import LabelFree, as_published
-from lfx_utils.features.pairs import Decomposition, Interactions, decompose, interactions, patches
+from lfx_utils.features.pairs import Interactions, interactions
 from lfx_utils.features.tokens import Embedded, decompose_tokens, per_word, token_importance
 
 __all__ = [

@@ -11,8 +11,8 @@ from captum.attr import Attribution, IntegratedGradients
 from torch import Tensor, nn
 
 from lfx_utils import checks
+from lfx_utils.features.decomposition import Decomposition, decompose
 from lfx_utils.features.label_free import LabelFree
-from lfx_utils.features.pairs import Decomposition, decompose
 
 
 class Embedded(nn.Module):
