@@ -56,6 +56,15 @@ def shipped(name: str, data: str) -> dict[str, NEMU]:
     return load(path, encoders.load(name))
 
 
+def card(name: str, data: str) -> dict:
+    """Return the card of the shipped decoders: command, images, mean losses, mask sizes, seconds.
+
+    Raises:
+        FileNotFoundError: there are none.
+    """
+    return json.loads((FOLDER / f"{name}-on-{data}.json").read_text(encoding="utf-8"))
+
+
 def trained(encoder: nn.Module, chosen: dict[str, Objective], images: torch.Tensor, **options) -> dict[str, NEMU]:
     """Return explainers of an encoder with these objectives, trained through its folded copy, which is sooner done.
 
@@ -95,7 +104,7 @@ def main(
     explainers = trained(encoder, chosen, lessons.images, checkpoint=checkpoint, **together)
     save(explainers, FOLDER / f"{name}-on-{data}.safetensors", half=True)
     sizes = f"--count {count} --epochs {epochs} --batch {batch} --most {most} --size {size} --seed {seed}"
-    card = {
+    described = {
         "encoder": name,
         "encoder_sha256": about["sha256"],
         "command": f"python -m lfx_utils.nemu.shipped {name} {data} {sizes}",
@@ -109,7 +118,7 @@ def main(
         "cpu_seconds": round(time.process_time() - began),
     }
     (FOLDER / f"{name}-on-{data}.json").write_text(
-        json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+        json.dumps(described, indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
     )
 
 
