@@ -16,6 +16,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
+from torch import nn
 from torchvision.models import resnet50
 
 from lfx_utils import encoders
@@ -226,6 +227,32 @@ def test_untrained_twins():
     assert not any(module.training for module in one.modules())
     assert not any(parameter.requires_grad for parameter in one.parameters())
     assert encoders.untrained("scenes-dino")(images).shape == (2, 96)
+
+
+def test_folded_copies_give_the_same_representations():
+    encoder = encoders.untrained("efficientnet-lite0")
+    images = torch.rand(2, 3, 64, 64)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    swift = encoders.folded(encoder)
+    assert torch.allclose(encoder(images), swift(images), atol=1e-5)
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in swift.modules())
+    assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+def test_folding_where_a_norm_does_not_follow_its_neighbour_is_refused():
+    class Crossed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)
+            self.norm.running_mean += 1
+
+        def forward(self, images):
+            return self.norm(self.conv(images).square()).mean((2, 3))
+
+    with pytest.raises(ValueError, match="changes when its norms are folded"):
+        encoders.folded(Crossed().eval())
+    with pytest.raises(ValueError, match="training mode"):
+        encoders.folded(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)))
 
 
 def test_the_card_of_efficientnet():
