@@ -22,6 +22,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import changes
+import pages
 import psutil
 import yaml
 from chapter import BUILD, ROOT, Chapter, plain, write
@@ -109,7 +110,7 @@ def typeset(everything: list[Chapter]) -> str:
         write(source / "book" / "generated" / f"{name}.md", text)
     for path in (everything[0].records.parent / "scorecard").glob("scorecard.*"):
         shutil.copy(path, source / "book" / "_static")
-    parts = [changes.digest([source], source), changes.digest([ROOT / "lfx_utils"], ROOT)]
+    parts = [changes.digest([source, ROOT / "book" / "pages.py"], ROOT), changes.digest([ROOT / "lfx_utils"], ROOT)]
     parts += [changes.version(name) for name in TYPESETTERS]
     state, mark = hashlib.sha256("".join(parts).encode()).hexdigest(), final / ".made-from"
     if mark.is_file() and mark.read_text(encoding="utf-8") == state:
@@ -132,11 +133,7 @@ def typeset(everything: list[Chapter]) -> str:
         wrong = [line for line in log.splitlines() if re.search("WARNING|ERROR|CRITICAL", line)]
         return "\n".join(wrong or log.splitlines()[-15:]).replace(f"{source}/", "")
     made = output / "_build" / "html"
-    for page in made.rglob("*.html"):  # 1.5 MB a page for icons that the theme's style sheet has as fonts already
-        page.write_text(
-            re.sub(r"<script[^>]*/fontawesome\.js[^>]*></script>\n?", "", page.read_text(encoding="utf-8")),
-            encoding="utf-8",
-        )
+    pages.finish(made)
     (made / mark.name).write_text(state, encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
     made.replace(final)
@@ -147,12 +144,13 @@ def configuration() -> dict:
     """Return `_config.yml` with what follows from the public address: where the pages will lie, and their card."""
     settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     owner, name = settings["repository"]["url"].rstrip("/").split("/")[-2:]
-    pages = f"https://{owner}.github.io/{name}"
-    settings["html"]["baseurl"] = f"{pages}/"
+    address = f"https://{owner}.github.io/{name}"
+    settings["html"]["baseurl"] = f"{address}/"
+    settings["sphinx"]["config"]["html_search_scorer"] = str(ROOT / "book" / "search.js")  # Sphinx asks for a full path
     settings["sphinx"]["config"]["myst_html_meta"] = {
         "property=og:title": settings["title"],
         "property=og:type": "website",
-        "property=og:image": f"{pages}/_static/card.png",
+        "property=og:image": f"{address}/_static/card.png",
         "name=twitter:card": "summary_large_image",
     }
     return settings
