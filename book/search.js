@@ -6,7 +6,7 @@ var Scorer = {
     const within = (text) => asked.every((word) => text.toLowerCase().includes(word));
     const [own, section] = title.split(" > ");
     if (object !== null) return score; // a function or class of the package
-    if (!section && within(own)) return score + (anchor ? 100 : 200);
+    if (!section && within(own)) return score + (anchor ? 100 : page.startsWith("notebooks/") ? 220 : 200);
     return score + (section && within(section) ? 50 : 0);
   },
   objNameMatch: 40, objPartialMatch: 6, objPrio: {0: 5, 1: 2, 2: -5}, objPrioDefault: 0,
@@ -17,6 +17,7 @@ Search.htmlToText = (html, anchor) => {
   const page = new DOMParser().parseFromString(html, "text/html");
   const article = page.querySelector("article") || page.body;
   const part = (anchor && article.querySelector(`[id="${anchor.slice(1)}"]`)) || article;
+  if (part.tagName === "DT") return part.nextElementSibling.textContent.replace(/\s+/g, " ").trim(); // a term's meaning
   part.querySelectorAll("h1, .headerlink, script, style, nav, pre, .lfx-foot, .cell_input").forEach((e) => e.remove());
   return part.textContent.replace(/\\[()[\]]/g, "").replace(/\s+/g, " ").trim();
 };
