@@ -174,9 +174,10 @@ def said(method: str, numbers: dict | None, part: str = "") -> str:
         return "No decoder for this encoder ships with the book. NEM-U has to be trained once, as Chapter 7 does."
     if method == "examples":
         own, (nearest, *_) = numbers["own"], numbers["nearest"]
+        come = "comes" if own == 1 else "come"
         return (
-            f"{own} of the 3 nearest pieces {'comes' if own == 1 else 'come'} from the same photograph (chance: 0.5). "
-            f"The nearest has cosine {nearest[2]:.2f}, a piece of another photograph {numbers['others']:.2f} on average."
+            f"{own} of the 3 nearest pieces {come} from the same photograph (chance: 0.5). The "
+            f"nearest has cosine {nearest[2]:.2f}, a piece of another photograph {numbers['others']:.2f} on average."
         )
     share, area = numbers["share"], numbers["area"]
     ratio = share / area
