@@ -25,6 +25,7 @@ from pathlib import Path
 import changes
 import companions
 import drawings
+import pages
 import psutil
 import yaml
 from chapter import BUILD, ROOT, Chapter, plain, write
@@ -110,22 +111,22 @@ def typeset(everything: list[Chapter]) -> str:
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(ROOT / "book", source / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     write(source / "_config.yml", yaml.safe_dump(configuration(), allow_unicode=True, sort_keys=False))
-    pages = {}
+    shown = {}
     for chapter in everything:
-        pages |= companions.split(chapter.name, json.loads(chapter.page()))
-    write(source / "_toc.yml", yaml.safe_dump(companions.contents(contents(), pages), sort_keys=False))
-    for name, page in pages.items():
+        shown |= companions.split(chapter.name, json.loads(chapter.page()))
+    write(source / "_toc.yml", yaml.safe_dump(companions.contents(contents(), shown), sort_keys=False))
+    for name, page in shown.items():
         for cell in page["cells"]:
             if cell["cell_type"] == "markdown":
                 cell["source"] = drawings.inlined("".join(cell["source"]), ROOT / "book")
-        write(source / "notebooks" / f"{name}.ipynb", companions.relinked(json.dumps(page, indent=1), pages))
+        write(source / "notebooks" / f"{name}.ipynb", companions.relinked(json.dumps(page, indent=1), shown))
     for page in (source / "book").glob("*.md"):
         write(page, drawings.inlined(page.read_text(encoding="utf-8"), ROOT / "book"))
     for name, text in generated(everything).items():
-        write(source / "book" / "generated" / f"{name}.md", companions.relinked(text, pages))
+        write(source / "book" / "generated" / f"{name}.md", companions.relinked(text, shown))
     for path in (everything[0].records.parent / "scorecard").glob("scorecard.*"):
         shutil.copy(path, source / "book" / "_static")
-    parts = [changes.digest([source], source), changes.digest([ROOT / "lfx_utils"], ROOT)]
+    parts = [changes.digest([source, ROOT / "book" / "pages.py"], ROOT), changes.digest([ROOT / "lfx_utils"], ROOT)]
     parts += [changes.version(name) for name in TYPESETTERS]
     state, mark = hashlib.sha256("".join(parts).encode()).hexdigest(), final / ".made-from"
     if mark.is_file() and mark.read_text(encoding="utf-8") == state:
@@ -148,9 +149,9 @@ def typeset(everything: list[Chapter]) -> str:
         wrong = [line for line in log.splitlines() if re.search("WARNING|ERROR|CRITICAL", line)]
         return "\n".join(wrong or log.splitlines()[-15:]).replace(f"{source}/", "")
     made = output / "_build" / "html"
-    for page in made.rglob("*.html"):  # 1.5 MB a page for icons that the theme's style sheet has as fonts already
-        text = re.sub(r"<script[^>]*/fontawesome\.js[^>]*></script>\n?", "", page.read_text(encoding="utf-8"))
-        # A companion page has no notebook of its own in the repository: its buttons open the chapter's.
+    pages.finish(made)
+    for page in made.glob("notebooks/*_audit.html"):  # no notebook of its own: its buttons open the chapter's
+        text = page.read_text(encoding="utf-8")
         page.write_text(re.sub(r"(/notebooks/\w+?)_audit\.ipynb", r"\1.ipynb", text), encoding="utf-8")
     (made / mark.name).write_text(state, encoding="utf-8")
     shutil.rmtree(final, ignore_errors=True)
@@ -162,12 +163,13 @@ def configuration() -> dict:
     """Return `_config.yml` with what follows from the public address: where the pages will lie, and their card."""
     settings = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     owner, name = settings["repository"]["url"].rstrip("/").split("/")[-2:]
-    pages = f"https://{owner}.github.io/{name}"
-    settings["html"]["baseurl"] = f"{pages}/"
+    address = f"https://{owner}.github.io/{name}"
+    settings["html"]["baseurl"] = f"{address}/"
+    settings["sphinx"]["config"]["html_search_scorer"] = str(ROOT / "book" / "search.js")  # Sphinx asks for a full path
     settings["sphinx"]["config"]["myst_html_meta"] = {
         "property=og:title": settings["title"],
         "property=og:type": "website",
-        "property=og:image": f"{pages}/_static/card.png",
+        "property=og:image": f"{address}/_static/card.png",
         "name=twitter:card": "summary_large_image",
     }
     return settings
