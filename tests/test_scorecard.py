@@ -57,7 +57,7 @@ def test_the_headline_counts_claims_once_and_nothing_else(folder):
     total = scorecard.headline(frame)
     counted = frame[frame["counted"]]
     assert total.to_numpy().sum() == len(counted) and "drawn" not in total and "passed" not in total
-    assert set(counted["kind"]) == {"table", "value", "order", "sign", "identity", "equivalence", "uncomputable"}
+    assert set(counted["kind"]) == {"table", "value", "order", "sign", "equivalence", "uncomputable"}
     assert (counted["same_as"] == "").all() and (counted["paper"] != "errata").all()
 
 

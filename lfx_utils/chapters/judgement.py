@@ -9,8 +9,8 @@ from lfx_utils.chapters import verdicts
 from lfx_utils.chapters.claims import published, stands_in
 from lfx_utils.chapters.verdicts import ABSENT, BESIDE, DRAWN, ELSEWHERE, PENDING, VOID, Number
 
-STATEMENTS = ("order", "sign", "identity")
-CLAIMS = ("table", "value", *STATEMENTS, "equivalence", "uncomputable")  # what a paper asserts; others are not counted
+STATEMENTS = ("order", "sign")
+CLAIMS = ("table", "value", *STATEMENTS, "equivalence", "uncomputable")  # what a paper asserts and code can fail
 
 
 class Judged(NamedTuple):

@@ -90,7 +90,7 @@ def counts(frame: pd.DataFrame, by: str = "paper", verdict: str = "headline") ->
 def headline(frame: pd.DataFrame, verdict: str = "headline") -> pd.DataFrame:
     """Count what papers claim, each measurement once: tables, statements with a direction, single numbers."""
     claims = frame[frame["counted"]]
-    groups = claims["kind"].map(GROUPS).fillna("orders, signs and identities").rename("claims")
+    groups = claims["kind"].map(GROUPS).fillna("orders and signs").rename("claims")
     return counts(claims.assign(claims=groups), "claims", verdict)
 
 
