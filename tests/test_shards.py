@@ -98,11 +98,11 @@ train = torch.randn(40, 50, 20, generator=torch.Generator().manual_seed(0))
 test = torch.randn(10, 20, generator=torch.Generator().manual_seed(1))
 search = near(test)
 
-def slowly(batch, k):
+def slowly(batch, k, least):
     with open(sys.argv[2], "a") as file:
         file.write("x")
     time.sleep(0.2)
-    return search(batch, k)
+    return search(batch, k, least)
 
 found = shard(slowly, iter(train), 6, checkpoint=sys.argv[1])
 torch.save(tuple(found), sys.argv[1] + ".result")

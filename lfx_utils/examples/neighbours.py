@@ -69,7 +69,7 @@ def dknn(
     return torch.zeros_like(scores).scatter_(1, indices, scores.gather(1, indices))
 
 
-def nearest(points: Tensor, others: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def nearest(points: Tensor, others: Tensor, k: int, within: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Each point's k nearest of the others.
 
     Candidates come from matrix products; their distances are then computed from differences. A point for
@@ -79,6 +79,7 @@ def nearest(points: Tensor, others: Tensor, k: int) -> tuple[Tensor, Tensor]:
         points: `(n, D)`.
         others: `(N, D)`.
         k: at most N.
+        within: `(n,)`; neighbours that are farther away do not matter, and some are given this distance.
 
     Returns:
         Distances and indices, `(n, k)` each, the nearest first and the lower index first where they tie.
@@ -87,7 +88,8 @@ def nearest(points: Tensor, others: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if _cheap(others) or candidates >= len(others):
         parts = [stable_topk(_differences(block, others), k, largest=False) for block in points.split(256)]
         return tuple(torch.cat(part) for part in zip(*parts, strict=True))
-    for block in points.split(ROWS):
+    limits = points.new_full((len(points),), torch.inf) if within is None else within.to(points)
+    for block, limit in zip(points.split(ROWS), limits.split(ROWS), strict=True):
         bound = block.new_empty(len(block), 0)
         chosen = torch.empty(bound.shape, dtype=torch.long, device=block.device)
         for start in range(0, len(others), COLUMNS):
@@ -97,9 +99,14 @@ def nearest(points: Tensor, others: Tensor, k: int) -> tuple[Tensor, Tensor]:
             bound, chosen = torch.cat([bound, here - rounding], 1), torch.cat([chosen, index + start], 1)
             bound, best = bound.topk(min(candidates, bound.shape[1]), largest=False)
             chosen = chosen.gather(1, best)
-        chosen = chosen.sort(1).values
-        distance, index = _refined(block, others, chosen, k)
-        left_out = (distance[:, -1].square() >= bound.amax(1)).nonzero().squeeze(1)
+        # Those whose distance is at least the limit come last.
+        needed = int((bound < limit[:, None].square()).sum(1).max())
+        distance, index = _refined(block, others, chosen[:, :needed].sort(1).values, k)
+        if needed < k:
+            distance = torch.cat([distance, limit[:, None].expand(-1, k - needed)], 1)
+            index = torch.cat([index, chosen[:, needed:k]], 1)
+        left_out = torch.minimum(distance[:, -1], limit).square() >= bound.amax(1)
+        left_out = left_out.nonzero().squeeze(1)
         for rows in left_out.split(256):
             distance[rows], index[rows] = stable_topk(_differences(block[rows], others), k, largest=False)
         found.append((distance, index))

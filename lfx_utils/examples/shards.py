@@ -23,7 +23,7 @@ class Best(NamedTuple):
     indices: Tensor
 
 
-Search = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+Search = Callable[[Tensor, int, Tensor | None], tuple[Tensor, Tensor]]
 
 
 def scored(score: Callable[[Tensor], Tensor]) -> Search:
@@ -33,7 +33,7 @@ def scored(score: Callable[[Tensor], Tensor]) -> Search:
     opponents. The test examples' gradients are computed anew for each batch, so let batches be larger than `test`.
     """
 
-    def search(batch: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def search(batch: Tensor, k: int, least: Tensor | None = None) -> tuple[Tensor, Tensor]:
         scores = score(batch)
         if not isinstance(scores, Tensor) or scores.dim() != 2 or scores.shape[1] != len(batch):
             came = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
@@ -51,9 +51,9 @@ def near(h_test: Tensor, encoder: Callable[[Tensor], Tensor] | None = None) -> S
         encoder: makes representations `(b, D)` of a batch, as `lambda x: represent(f, x)`; left out, batches hold them.
     """
 
-    def search(batch: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def search(batch: Tensor, k: int, least: Tensor | None = None) -> tuple[Tensor, Tensor]:
         points, others = check_representations(h_test, encoder(batch) if encoder else batch)
-        distance, index = nearest(points, others, min(k, len(others)))
+        distance, index = nearest(points, others, min(k, len(others)), None if least is None else -least)
         return -distance, index
 
     return search
@@ -73,8 +73,9 @@ def shard(
     No more than one batch and the best so far are held at once.
 
     Args:
-        search: `near(…)`, `scored(…)`, or a function of a batch `(b, …)` and k that returns values and their places
-            in the batch, `(n_test, min(k, b))` each, the best first.
+        search: `near(…)`, `scored(…)`, or a function of a batch `(b, …)`, of k, and of the least value of the best so
+            far `(n_test,)`, `None` while there are fewer than k. It returns values and their places in the batch,
+            `(n_test, min(k, b))` each, the best first; values at or below the least need not be right.
         batches: training examples as a tensor, a `Dataset`, or an iterable of batches such as a `DataLoader`, always
             in the same order. Of items that are tuples, such as images with labels, the first part counts.
         k: how many to keep; where there are fewer examples, all.
@@ -103,7 +104,8 @@ def shard(
                 raise ValueError(f"checkpoint {checkpoint} is another run's: batch {number} is not the one it saw.")
             start += len(batch)
             continue
-        found = _checked(search(batch, k), len(batch), k)
+        full = best is not None and best.values.shape[1] == k
+        found = _checked(search(batch, k, best.values[:, -1] if full else None), len(batch), k)
         if not number:
             run = {"k": k, "start": start, "first batch": mark, "search": found.values}
             state = resume.opened(checkpoint, run) if checkpoint else {}
