@@ -64,8 +64,12 @@ def behind(setting: Problem, examples: Tensor, seed: int) -> tuple[Tensor, Tenso
     return torch.cat(slopes), (vectors * values.clamp_min(0).unsqueeze(1)) @ vectors.transpose(1, 2)
 
 
-def hessian_product(setting: Problem, examples: Tensor, draws: int, seed: int) -> Product:
-    """The map V ↦ V H on rows `(R, P)`, with H the Hessian of the mean loss of `examples`."""
+def hessian_product(setting: Problem, examples: Tensor, draws: int, seed: int, rows: int = 0) -> Product:
+    """The map V ↦ V H on rows `(R, P)`, with H the Hessian of the mean loss of `examples`.
+
+    Where P is no more than `rows`, the rows that are to be multiplied in all, the Hessian is formed once, in 512 MB
+    at most; otherwise each product goes through the model.
+    """
 
     def one(vector: Tensor, block: Tensor) -> Tensor:
         def total(weights):
@@ -83,6 +87,10 @@ def hessian_product(setting: Problem, examples: Tensor, draws: int, seed: int) -
                     result += vmap(one, (0, None), randomness="same", chunk_size=16)(vectors, block)
         return result / (draws * len(examples))
 
+    parameters = sum(tensor.numel() for tensor in setting.parameters().values())
+    if parameters <= rows and parameters**2 <= HELD:
+        matrix = product(torch.eye(parameters, dtype=examples.dtype, device=examples.device))
+        return lambda vectors: vectors @ matrix
     return product
 
 

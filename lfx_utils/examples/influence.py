@@ -27,9 +27,9 @@ def influence(
     draws: int = 1,
     seed: int = 0,
     tolerance: float = 1e-5,
-    scale: float = 10.0,
+    scale: float | None = None,
     depth: int = 1_000,
-    samples: int = 32,
+    samples: int | None = None,
 ) -> Tensor:
     """Influence (1/N) ⟨∇L(x), (H + λI)⁻¹ ∇L(xⁿ)⟩ of every training example on every test example's loss.
 
@@ -46,9 +46,10 @@ def influence(
       the square of their number, in bytes.
     - `"cg"`: conjugate gradients with products of either curvature, to a relative residual of `tolerance`.
     - `"lissa"`: Algorithm 2 on the damped and scaled Hessian, v ← ∇L + v − (H + λI)v/σ, with the Hessian of
-      `samples` fresh training examples a step. LF's code takes σ = 1,000, 100 steps and one sample with, in
-      these units, λ = 1: it returns the plain gradient times a constant. A series that has not converged is
-      warned of; one that diverges is an error.
+      all training examples, until the residual is below `tolerance`, or with that of `samples` fresh ones a step,
+      which leaves noise in the scores. LF's code takes σ = 1,000, 100 steps and one sample with, in these units,
+      λ = 1: it returns the plain gradient times a constant. A series that has not converged is warned of; one
+      that diverges is an error.
 
     Args:
         model: the trained model, holding the encoder as a submodule; left as found.
@@ -61,9 +62,10 @@ def influence(
         curvature: `"gauss-newton"` or `"hessian"`, for conjugate gradients; LiSSA always takes the Hessian.
         draws: fixed draws of the noise inside the loss, shared by all examples.
         seed: of these draws, and of LiSSA's samples.
-        tolerance: relative residual at which conjugate gradients stop.
-        scale, depth, samples: LiSSA's σ, which must exceed the Hessian's largest eigenvalue, R and S (all of
-            them, if S ≥ N).
+        tolerance: relative residual at which conjugate gradients stop, and LiSSA with all examples.
+        scale: LiSSA's σ, which must exceed the largest eigenvalue of H + λI; left out, 1.1 times this eigenvalue.
+        depth: LiSSA's most steps; of about σ/λ each shrinks the error e-fold.
+        samples: examples in each of LiSSA's steps; left out, all.
 
     Returns:
         Scores `(n_test, n_train)`, positive for proponents, whose removal raises the test loss. Half-precision
@@ -85,7 +87,7 @@ def influence(
         )
     if not damping >= 0 or draws < 1:
         raise ValueError(f"damping must not be negative and draws at least 1, got {damping} and {draws}.")
-    if not (tolerance > 0 and scale > 0 and depth >= 1 and samples >= 1):
+    if not (tolerance > 0 and depth >= 1 and (scale is None or scale > 0) and (samples is None or samples >= 1)):
         raise ValueError(
             f"tolerance, scale, depth and samples must be positive, got {tolerance}, {scale}, {depth} and {samples}."
         )
@@ -99,10 +101,15 @@ def influence(
             return _direct(setting, test, train, damping, draws, seed).to(test.dtype)
         ours = loss_gradients(setting, test, draws=draws, seed=seed, outer=False).dense
         if solver == "lissa":
-            solution = lissa(setting, train, ours, damping, draws, seed, scale, depth, samples)
+            solution = lissa(setting, train, ours, damping, draws, seed, scale, depth, samples, tolerance)
         else:
-            products = curvatures.hessian_product if hessian else curvatures.gauss_newton_product
-            solution = conjugate_gradients(products(setting, train, draws, seed), ours, damping, tolerance)
+            # Conjugate gradients take some dozens of steps: a Hessian of ten times the rows pays off.
+            product = (
+                curvatures.hessian_product(setting, train, draws, seed, rows=10 * len(ours))
+                if hessian
+                else curvatures.gauss_newton_product(setting, train, draws, seed)
+            )
+            solution = conjugate_gradients(product, ours, damping, tolerance)
         scores = [
             solution @ loss_gradients(setting, block, draws=draws, seed=seed, outer=False).dense.T
             for block in train.split(200)

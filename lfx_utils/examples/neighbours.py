@@ -1,12 +1,15 @@
 """Deep k-nearest neighbours: training examples by their distance in the latent space."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from lfx_utils.examples.ranking import stable_topk
 from lfx_utils.examples.representation import check_representations
+
+# Matrix products of this many points and others at once: large enough to be fast, small enough for the cache.
+ROWS, COLUMNS = 1_024, 4_096
 
 
 def dknn(
@@ -43,7 +46,9 @@ def dknn(
     h_test, h_train = check_representations(h_test, h_train)
     if k is not None and not 1 <= k <= len(h_train):
         raise ValueError(f"k must lie between 1 and the {len(h_train)} training examples, got {k}.")
-    spread = (h_train - h_train.mean(0)).square().sum(1).mean().sqrt().item() or 1.0
+    centre = h_train.mean(0)
+    spread = sum((part - centre).square().sum().item() for part in h_train.split(COLUMNS))
+    spread = (spread / len(h_train)) ** 0.5 or 1.0
     of_distance = {
         "inverse-distance": lambda distance: 1 / distance.clamp_min(1e-6 * spread),
         "rbf": lambda distance: torch.exp(-distance.square() / (2 * spread**2)),
@@ -64,31 +69,44 @@ def dknn(
     return torch.zeros_like(scores).scatter_(1, indices, scores.gather(1, indices))
 
 
-def nearest(points: Tensor, others: Tensor, k: int) -> tuple[Tensor, Tensor]:
+def nearest(points: Tensor, others: Tensor, k: int, within: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Each point's k nearest of the others.
 
-    Candidates come from one matrix product; their distances are then computed from differences. A point for
-    which the product's rounding could have left out a neighbour is compared with all others in that way.
+    Candidates come from matrix products; their distances are then computed from differences. A point for
+    which the products' rounding could have left out a neighbour is compared with all others in that way.
 
     Args:
         points: `(n, D)`.
         others: `(N, D)`.
         k: at most N.
+        within: `(n,)`; neighbours that are farther away do not matter, and some are given this distance.
 
     Returns:
         Distances and indices, `(n, k)` each, the nearest first and the lower index first where they tie.
     """
-    candidates = 2 * k + 16
+    candidates, centre, found = 2 * k + 16, others.mean(0), []
     if _cheap(others) or candidates >= len(others):
         parts = [stable_topk(_differences(block, others), k, largest=False) for block in points.split(256)]
         return tuple(torch.cat(part) for part in zip(*parts, strict=True))
-    found = []
-    for block, squares, _, rounding in _products(points, others):
-        bound, chosen = squares.topk(candidates, largest=False)
-        chosen = chosen.sort(1).values
-        distance, order = (others[chosen] - block[:, None]).norm(dim=2).sort(dim=1, stable=True)
-        distance, index = distance[:, :k], chosen.gather(1, order[:, :k])
-        left_out = (distance[:, -1].square() + rounding >= bound.amax(1)).nonzero().squeeze(1)
+    limits = points.new_full((len(points),), torch.inf) if within is None else within.to(points)
+    for block, limit in zip(points.split(ROWS), limits.split(ROWS), strict=True):
+        bound = block.new_empty(len(block), 0)
+        chosen = torch.empty(bound.shape, dtype=torch.long, device=block.device)
+        for start in range(0, len(others), COLUMNS):
+            squares, rounding = _squares(block, others[start : start + COLUMNS], centre)
+            here, index = squares.topk(min(candidates, squares.shape[1]), largest=False)
+            # Off by no more than the rounding, each of them.
+            bound, chosen = torch.cat([bound, here - rounding], 1), torch.cat([chosen, index + start], 1)
+            bound, best = bound.topk(min(candidates, bound.shape[1]), largest=False)
+            chosen = chosen.gather(1, best)
+        # Those whose distance is at least the limit come last.
+        needed = int((bound < limit[:, None].square()).sum(1).max())
+        distance, index = _refined(block, others, chosen[:, :needed].sort(1).values, k)
+        if needed < k:
+            distance = torch.cat([distance, limit[:, None].expand(-1, k - needed)], 1)
+            index = torch.cat([index, chosen[:, needed:k]], 1)
+        left_out = torch.minimum(distance[:, -1], limit).square() >= bound.amax(1)
+        left_out = left_out.nonzero().squeeze(1)
         for rows in left_out.split(256):
             distance[rows], index[rows] = stable_topk(_differences(block[rows], others), k, largest=False)
         found.append((distance, index))
@@ -99,36 +117,38 @@ def distances(points: Tensor, others: Tensor) -> Tensor:
     """Euclidean distances `(n, N)`, those of close pairs from differences."""
     if _cheap(others):
         return torch.cat([_differences(block, others) for block in points.split(256)])
-    found = points.new_empty(len(points), len(others))
-    for rows, (block, squares, norms, _) in zip(found.split(_at_once(others)), _products(points, others), strict=True):
-        close = squares < 0.15 * norms[:, None]
-        if close.count_nonzero() > 0.01 * close.numel():
-            rows.copy_(_differences(block, others))
-            continue
-        first, second = close.nonzero(as_tuple=True)
-        torch.sqrt(squares, out=rows)
-        rows[first, second] = (block[first] - others[second]).norm(dim=1)
+    found, centre = points.new_empty(len(points), len(others)), others.mean(0)
+    for rows, block in zip(found.split(ROWS), points.split(ROWS), strict=True):
+        norms = (block - centre).square().sum(1, keepdim=True)
+        for place, part in zip(rows.split(COLUMNS, 1), others.split(COLUMNS), strict=True):
+            squares, _ = _squares(block, part, centre)
+            close = squares < 0.15 * norms
+            if close.count_nonzero() > 0.01 * close.numel():
+                place.copy_(_differences(block, part))
+                continue
+            first, second = close.nonzero(as_tuple=True)
+            torch.sqrt(squares, out=place)
+            place[first, second] = (block[first] - part[second]).norm(dim=1)
     return found
 
 
-def _products(points: Tensor, others: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Blocks of points, their squared distances by ‖a‖² + ‖b‖² − 2⟨a, b⟩, ‖a‖², and a bound on the rounding.
+def _squares(points: Tensor, others: Tensor, centre: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distances `(n, N)` by ‖a‖² + ‖b‖² − 2⟨a, b⟩, and a bound on their rounding `(n, 1)`.
 
     The formula loses all digits between near neighbours, the pairs that matter here, and is good for the far ones.
     """
-    centre = others.mean(0)
-    centred = others - centre
-    squared = centred.square().sum(1)
+    moved, centred = points - centre, others - centre
+    norms, squared = moved.square().sum(1, keepdim=True), centred.square().sum(1)
     unit = 4 * points.shape[1] * torch.finfo(points.dtype).eps
-    for block in points.split(_at_once(others)):
-        moved = block - centre
-        norms = moved.square().sum(1)
-        squares = torch.addmm(squared, moved, centred.T, alpha=-2).add_(norms[:, None])
-        yield block, squares, norms, unit * (norms + squared.max())
+    squares = torch.addmm(squared, moved, centred.T, alpha=-2).add_(norms)
+    return squares, unit * (norms + squared.max())
 
 
-def _at_once(others: Tensor) -> int:
-    return max(1, 2**24 // len(others))
+def _refined(points: Tensor, others: Tensor, chosen: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k nearest of each point's chosen others `(n, c)`, by differences; the first of them where they tie."""
+    parts = [(others[some] - block[:, None]).norm(dim=2) for block, some in zip(points.split(256), chosen.split(256))]
+    distance, order = torch.cat(parts).sort(dim=1, stable=True)
+    return distance[:, :k].contiguous(), chosen.gather(1, order[:, :k])
 
 
 def _cheap(others: Tensor) -> bool:

@@ -51,27 +51,36 @@ def lissa(
     damping: float,
     draws: int,
     seed: int,
-    scale: float,
+    scale: float | None,
     depth: int,
-    samples: int,
+    samples: int | None,
+    tolerance: float,
 ) -> Tensor:
     """Solve x (H + λI) = b for every row b of `right` `(R, P)` by Algorithm 2's series."""
     generator = torch.Generator().manual_seed(seed)
+    whole = samples is None or samples >= len(train)
+    every = hessian_product(setting, train, draws, seed, rows=depth * len(right) if whole or scale is None else 0)
+    if scale is None:
+        scale = 1.1 * (largest_eigenvalue(every, right) + damping)
     estimate, norm = right.clone(), right.norm(dim=1).clamp_min(torch.finfo(right.dtype).tiny)
     for step in tqdm(range(depth), desc="LiSSA"):
-        rows = torch.randint(len(train), (samples,), generator=generator)
-        product = hessian_product(setting, train if samples >= len(train) else train[rows], draws, seed)
-        estimate = right + estimate - (product(estimate) + damping * estimate) / scale
+        rows = torch.randint(len(train), (0 if whole else samples,), generator=generator)
+        product = every if whole else hessian_product(setting, train[rows], draws, seed)
+        change = right - (product(estimate) + damping * estimate) / scale
+        estimate = estimate + change
         # While I − (H + λI)/σ shrinks every vector, the series cannot outgrow its number of terms.
         growth = (estimate.norm(dim=1) / norm).max().item()
         if not growth <= 1.01 * (step + 2):
             raise ValueError(
                 f"LiSSA diverges: after {step + 1} steps its estimate is {growth:.1e} times the gradient, beyond the "
                 f"{step + 2} that a converging series can reach. Pass a scale above the Hessian's largest eigenvalue "
-                f"(now {scale}), or a larger damping."
+                f"(now {scale:.4g}), or a larger damping."
             )
+        # A step's change is the residual of the estimate before it.
+        if whole and (change.norm(dim=1) <= tolerance * norm).all():
+            break
     few = slice(0, 4)
-    exact = hessian_product(setting, train, draws, seed)(estimate[few]) + damping * estimate[few]
+    exact = every(estimate[few]) + damping * estimate[few]
     residual = ((right[few] - exact / scale).norm(dim=1) / norm[few]).max().item()
     if residual > 0.1:
         cosine = torch.cosine_similarity(estimate, right).mean().item()
@@ -81,3 +90,29 @@ def lissa(
             stacklevel=3,
         )
     return estimate / scale
+
+
+def largest_eigenvalue(product: Product, like: Tensor, steps: int = 30) -> float:
+    """Estimate the largest eigenvalue in size of a symmetric matrix by Lanczos' method, some per cent too low at most.
+
+    Args:
+        product: of rows with the matrix.
+        like: a tensor `(…, P)`.
+    """
+    generator = torch.Generator().manual_seed(0)
+    vector = torch.randn(1, like.shape[1], generator=generator, dtype=like.dtype).to(like.device)
+    basis, diagonal, beside = [vector / vector.norm()], [], []
+    for _ in range(min(steps, like.shape[1])):
+        image = product(basis[-1])
+        diagonal.append((image * basis[-1]).sum())
+        known = torch.cat(basis)
+        for _ in range(2):  # Twice, since once leaves rounding errors that grow.
+            image = image - (image @ known.T) @ known
+        beside.append(image.norm())
+        if beside[-1] <= 1e-6 * max(abs(value) for value in diagonal):
+            break
+        basis.append(image / beside[-1])
+    matrix = torch.stack(diagonal).diag()
+    off = torch.stack(beside[: len(diagonal) - 1]) if len(diagonal) > 1 else matrix.new_zeros(0)
+    matrix = matrix + off.diag(1) + off.diag(-1)
+    return torch.linalg.eigvalsh(matrix).abs().max().item()

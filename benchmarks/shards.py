@@ -1,0 +1,139 @@
+"""Neighbours of 1,000 among 100,000 representations of 512 numbers, in ten shards read from a file, one of them killed.
+
+    python -m benchmarks.shards              # about a minute of one core; faiss-cpu as the peer, where installed
+
+Each run is a process of its own, so that its peak memory is its own, less what the imports take. The exponents are
+those of the processor's seconds and of memory in the number of training examples, fitted to an eighth, a quarter, a
+half and the whole.
+"""
+
+import argparse
+import json
+import math
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.record import keep
+from lfx_utils.examples import merge, near, shard
+from lfx_utils.examples.shards import Best
+
+SIZE, TESTS, WIDTH, K, SHARDS, BATCH = 100_000, 1_000, 512, 10, 10, 5_000
+
+
+def batches(path: Path, start: int, stop: int):
+    """Read batches from a file, and no more than one at a time."""
+    with path.open("rb") as file:
+        file.seek(4 * WIDTH * start)
+        for first in range(start, stop, BATCH):
+            count = min(BATCH, stop - first) * WIDTH
+            yield torch.from_numpy(np.fromfile(file, np.float32, count)).view(-1, WIDTH)
+
+
+def run(how: str, folder: Path, start: int, stop: int) -> dict:
+    """Search the examples from start to stop, and measure that."""
+    torch.set_num_threads(1)
+    test = torch.from_numpy(np.fromfile(folder / "test", np.float32)).view(-1, WIDTH)
+    before, began = peak(), time.process_time()
+    if how == "faiss":
+        import faiss
+
+        faiss.omp_set_num_threads(1)
+        index = faiss.IndexFlatL2(WIDTH)
+        for batch in batches(folder / "train", start, stop):
+            index.add(batch.numpy())
+        indices = torch.from_numpy(index.search(test.numpy(), K)[1])
+    else:
+        state = folder / f"{start}-{stop}.pt"
+        indices = shard(near(test), batches(folder / "train", start, stop), K, start=start, checkpoint=state).indices
+    seconds = time.process_time() - began
+    torch.save(indices, folder / f"{how}-{start}-{stop}")
+    return {"seconds": seconds, "mib": peak() - before}
+
+
+def peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+def started(how: str, folder: Path, start: int, stop: int) -> subprocess.Popen:
+    command = [sys.executable, "-m", "benchmarks.shards", "--run", how, str(folder), str(start), str(stop)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def measured(*given) -> dict | None:
+    process = started(*given)
+    output, _ = process.communicate()
+    return json.loads(output) if process.returncode == 0 else None
+
+
+def exponent(sizes: list[int], values: list[float]) -> float:
+    return float(np.polyfit([math.log(size) for size in sizes], [math.log(value) for value in values], 1)[0])
+
+
+def killed(folder: Path, start: int, stop: int) -> tuple[dict, int]:
+    """Kill a shard once it has written what half of its batches gave, and let it go on."""
+    state, seen = folder / f"{start}-{stop}.pt", 0
+    process = started("ours", folder, start, stop)
+    while 2 * BATCH * seen < stop - start and process.poll() is None:
+        time.sleep(0.01)
+        seen = len(torch.load(state, weights_only=True)["marks"]) if state.exists() else 0
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return measured("ours", folder, start, stop), len(torch.load(state, weights_only=True)["marks"])
+
+
+def main() -> None:
+    generator = torch.Generator().manual_seed(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        torch.randn(TESTS, WIDTH, generator=generator).numpy().tofile(folder / "test")
+        with (folder / "train").open("wb") as file:
+            for _ in range(0, SIZE, BATCH):
+                torch.randn(BATCH, WIDTH, generator=generator).numpy().tofile(file)
+        sizes = [SIZE // 8, SIZE // 4, SIZE // 2, SIZE]
+        # The least of two: the state of the first is removed, so that the second does it all again.
+        runs = []
+        for size in sizes:
+            pair = []
+            for _ in range(2):
+                (folder / f"0-{size}.pt").unlink(missing_ok=True)
+                pair.append(measured("ours", folder, 0, size))
+            runs.append(min(pair, key=lambda each: each["seconds"]))
+        peers = [measured("faiss", folder, 0, SIZE) for _ in range(2)]
+        edges = [SIZE * part // SHARDS for part in range(SHARDS + 1)]
+        parts = [measured("ours", folder, *edge) for edge in zip(edges[:-1], edges[1:], strict=True)]
+        found = [torch.load(folder / f"{start}-{stop}.pt", weights_only=True) for start, stop in zip(edges, edges[1:])]
+        best = merge([Best(part["values"], part["indices"]) for part in found])
+        (folder / f"0-{SIZE}.pt").unlink()
+        resumed, seen = killed(folder, 0, SIZE)
+        whole = torch.load(folder / f"ours-0-{SIZE}", weights_only=True)
+        seconds = {"one search by batches": runs[-1]["seconds"]}
+        seconds[f"{SHARDS} shards and their merge"] = sum(part["seconds"] for part in parts)
+        same = {"shards": torch.equal(best.indices, whole)}
+        facts = {"MiB": {"one search by batches": runs[-1]["mib"], "a shard": max(part["mib"] for part in parts)}}
+        if all(peers):
+            seconds["faiss IndexFlatL2, all in memory"] = min(each["seconds"] for each in peers)
+            facts["MiB"]["faiss"] = min(each["mib"] for each in peers)
+            same["faiss"] = (torch.load(folder / f"faiss-0-{SIZE}") == whole).double().mean().item()
+    facts["exponent of time"] = exponent(sizes, [each["seconds"] for each in runs])
+    facts["exponent of memory"] = exponent(sizes, [each["mib"] for each in runs])
+    facts["killed"] = {"batches seen": seen, "of": SIZE // BATCH, "seconds to the end": resumed["seconds"]}
+    job = f"neighbours in shards, {SIZE:,} × {TESTS:,} × {WIDTH}, k = {K}"
+    print(job, seconds, facts, same, sep="\n")
+    keep(job, seconds, packages=("faiss-cpu",), same=same, **facts)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--run", nargs=4, help=argparse.SUPPRESS)
+    if asked := parser.parse_args().run:
+        print(json.dumps(run(asked[0], Path(asked[1]), int(asked[2]), int(asked[3]))))
+    else:
+        main()
