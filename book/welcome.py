@@ -22,13 +22,14 @@ from lfx_utils import RELAX, LabelFree, encoders, lafam, represent, u_relax
 from lfx_utils.datasets.own_photographs import photograph
 from lfx_utils.measures import relevance_mass
 from lfx_utils.measures.maps import rescale
-from lfx_utils.nemu.shipped import PUBLISHED, shipped
+from lfx_utils.nemu.shipped import FOLDER, PUBLISHED, shipped
 from lfx_utils.relax.masks import Cells
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT, KEPT = ROOT / "book" / "_static" / "welcome", ROOT / "_build" / "welcome"
 SIDE, SHOWN, PIECE = 224, 336, 134  # pixels: of what encoders see, of what readers see, of a piece of a photograph
 COARSE = 56  # pixels of a map's side as it is shown
+STILL = 3  # the photograph that is shown without scripts
 VEIL = (24, 16, 48)  # the colour that hides what a map says nothing about
 SETTINGS = {"seed": 0, "steps": 32, "masks": 400, "cells": 7, "fill": 0.5, "estimator": "control"}
 
@@ -102,7 +103,7 @@ def attributed(key: str, method: str) -> dict[str, np.ndarray]:
         maps, doubt = explainer.attribute(images, estimator=SETTINGS["estimator"], return_uncertainty=True, **options)
         return {"maps": maps.numpy(), "doubt": doubt.numpy()}
     if method == "nemu":
-        nemu = shipped(ENCODERS[key][0], "voc")[PUBLISHED]
+        nemu = shipped(ENCODERS[key][0], decoders(key)[0].stem.partition("-on-")[2])[PUBLISHED]
         return {"maps": nemu.attribute(resized(images, nemu.shape[-1])).numpy()}
     if method == "lafam":
         return {"maps": lafam(model, model.head if hasattr(model, "head") else model.stage4, images).numpy()}
@@ -113,9 +114,16 @@ def attributed(key: str, method: str) -> dict[str, np.ndarray]:
     return {"cosines": (whole @ parts.T).numpy()}
 
 
+def decoders(key: str) -> list[Path]:
+    """Return the files of decoders that ship for one of the encoders."""
+    return [] if key == "untrained" else sorted(FOLDER.glob(f"{ENCODERS[key][0]}-on-*.safetensors"))
+
+
 def kept(key: str, method: str) -> dict[str, np.ndarray]:
     """Return `attributed`, computed once for each state of the weights and the settings."""
     about = [encoders.card(ENCODERS[key][0])["sha256"], key, method, SETTINGS, PHOTOGRAPHS, ENCODERS[key][3], PIECE]
+    if method == "nemu":
+        about.append(hashlib.sha256(decoders(key)[0].read_bytes()).hexdigest())
     path = KEPT / f"{key}-{method}-{hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]}.npz"
     if not path.is_file():
         print(f"{key}, {method} ...", flush=True)
@@ -189,7 +197,12 @@ def said(method: str, numbers: dict | None, part: str = "") -> str:
         else f"less than a map without aim puts there ({ratio:.1f} times)"
     )
     before = f"{numbers['covered']:.0%} of the pixels are sure enough to be kept. " if method == "urelax" else ""
-    return f"{before}{share:.0%} of this map lies on {part}, which covers {area:.0%} of the picture: {against}."
+    text = f"{before}{share:.0%} of this map lies on {part}, which covers {area:.0%} of the picture: {against}."
+    if "untrained" in numbers:
+        text += (
+            f" With the untrained network, the same method puts {numbers['untrained'] / area:.1f} times as much there."
+        )
+    return text
 
 
 def veil(maps: np.ndarray) -> np.ndarray:
@@ -209,13 +222,16 @@ def main() -> None:
     states = []
     for column, key in enumerate(ENCODERS):
         for method in METHODS:
-            if method == "nemu" and key != "simclr":
+            if method == "nemu" and not decoders(key):
                 numbers = [None] * len(parts)
             elif method == "examples":
                 numbers = near(finished(key, method)["cosines"])
             else:
                 maps = finished(key, method)["maps"]
                 numbers, sheet[:, column, drawn.index(method)] = aimed(maps), veil(maps)
+                if key == "imagenet":  # the untrained network is of its architecture
+                    control = aimed(finished("untrained", method)["maps"])
+                    numbers = [one | {"untrained": two["share"]} for one, two in zip(numbers, control)]
             for photograph_name, part, values in zip(PHOTOGRAPHS, parts, numbers):
                 state = {"photograph": photograph_name, "encoder": key, "method": method, "numbers": values}
                 states.append(state | {"sentence": said(method, values, part)})
@@ -224,7 +240,7 @@ def main() -> None:
     Image.fromarray(rows).save(OUT / "maps.webp", quality=70, alpha_quality=75, method=6)
     shown = pictures(SHOWN).clamp(0, 1).permute(2, 0, 3, 1).flatten(1, 2)  # side by side
     Image.fromarray((shown * 255).byte().numpy()).save(OUT / "photographs.webp", quality=76, method=6)
-    still(sheet[0, :, drawn.index("relax")]).save(OUT / "still.webp", quality=76, method=6)
+    still(STILL, sheet[STILL, :, drawn.index("relax")]).save(OUT / "still.webp", quality=76, method=6)
     about = {
         "command": "python book/welcome.py",
         "settings": SETTINGS,
@@ -245,14 +261,14 @@ def main() -> None:
     print(f"{sum(path.stat().st_size for path in OUT.iterdir()) / 1000:.0f} kB in {OUT.relative_to(ROOT)}")
 
 
-def still(veils: np.ndarray) -> Image.Image:
-    """Return the first photograph, and beside it what one method leaves of it for each encoder."""
-    first = Image.fromarray((pictures()[0].permute(1, 2, 0) * 255).byte().numpy()).convert("RGBA")
+def still(number: int, veils: np.ndarray) -> Image.Image:
+    """Return a photograph, and beside it what one method leaves of it for each encoder."""
+    first = Image.fromarray((pictures()[number].permute(1, 2, 0) * 255).byte().numpy()).convert("RGBA")
     strip = Image.new("RGB", (SIDE * (len(veils) + 1), SIDE))
     strip.paste(first, (0, 0))
-    for number, each in enumerate(veils, 1):
+    for place, each in enumerate(veils, 1):
         over = Image.fromarray(each).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
-        strip.paste(Image.alpha_composite(first, over), (SIDE * number, 0))
+        strip.paste(Image.alpha_composite(first, over), (SIDE * place, 0))
     return strip
 
 
