@@ -403,7 +403,8 @@ SOLVERS = [
     {"solver": "direct"},
     {"solver": "cg", "tolerance": 1e-10},
     {"solver": "cg", "curvature": "hessian", "tolerance": 1e-10},
-    {"solver": "lissa", "scale": 2.0, "depth": 250, "samples": 1_000},
+    {"solver": "lissa", "scale": 2.0, "depth": 250, "samples": 1_000, "tolerance": 1e-10},
+    {"solver": "lissa", "tolerance": 1e-10},
 ]
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.func import grad, jacrev, jvp, vjp, vmap
 
-from lfx_utils.examples.gradients import Rows, block_size, derivatives, stack
+from lfx_utils.examples.gradients import Rows, block_size, derivatives, row_size, stack
 from lfx_utils.examples.problem import Problem
 from lfx_utils.examples.recurrent import written_out
 
@@ -84,9 +84,10 @@ def hessian_product(setting: Problem, examples: Tensor, draws: int, seed: int, r
             for block in examples.split(100):
                 setting.seed = seed + draw
                 with written_out(setting.model):
-                    result += vmap(one, (0, None), randomness="same", chunk_size=16)(vectors, block)
+                    result += vmap(one, (0, None), randomness="same", chunk_size=chunk)(vectors, block)
         return result / (draws * len(examples))
 
+    chunk = max(16, min(256, 2**24 // (100 * row_size(setting))))
     parameters = sum(tensor.numel() for tensor in setting.parameters().values())
     if parameters <= rows and parameters**2 <= HELD:
         matrix = product(torch.eye(parameters, dtype=examples.dtype, device=examples.device))

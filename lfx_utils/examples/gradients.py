@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.func import grad, jacrev, vmap
 
 from lfx_utils.examples.problem import Problem
+from lfx_utils.examples.projection import Projection
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ def loss_gradients(
     seed: int | None = 0,
     at_once: int = 200,
     outer: bool = True,
+    projection: Projection | None = None,
 ) -> Rows:
     """Gradient of each example's loss, averaged over `draws` draws of the randomness in the loss.
 
@@ -71,10 +73,12 @@ def loss_gradients(
             fresh ones.
         at_once: examples to differentiate at once, at most.
         outer: keep outer products where they are cheaper; without them the columns are in the parameters' order.
+        projection: project the gradients at random; no outer products are kept then.
 
     Returns:
         n rows.
     """
+    outer = outer and draws == 1 and projection is None
 
     def value(weights, taps, example):
         return setting(weights, taps, [], example)[:2]
@@ -84,18 +88,25 @@ def loss_gradients(
         found = []
         for draw in range(draws):
             setting.seed = None if seed is None else seed + draw
-            found.append(derivatives(setting, value, block, outer=outer and draws == 1))
+            found.append(derivatives(setting, value, block, outer=outer, projection=projection))
         blocks.append(found[0] if draws == 1 else Rows(sum(rows.dense for rows in found) / draws, []))
     return stack(blocks)
 
 
-def derivatives(setting: Problem, function: Callable, block: Tensor, size: int = 0, outer: bool = True) -> Rows:
+def derivatives(
+    setting: Problem,
+    function: Callable,
+    block: Tensor,
+    size: int = 0,
+    outer: bool = True,
+    projection: Projection | None = None,
+) -> Rows:
     """Derivatives of `function(weights, taps, example)`, which returns a value and the layers' inputs.
 
     Args:
         block: `(n, …)`, to be differentiated at once.
         size: number of entries of the value, 0 for a scalar.
-        outer: as for `loss_gradients`.
+        outer, projection: as for `loss_gradients`.
 
     Returns:
         n rows, or n · size for a vector.
@@ -109,7 +120,11 @@ def derivatives(setting: Problem, function: Callable, block: Tensor, size: int =
             transform(function, (0, 1), has_aux=True), (None, None, 0), randomness=randomness
         )(setting.weights(), setting.zero_taps(), block)
     count, repeats = len(block) * max(size, 1), max(size, 1)
-    dense, products = {name: slopes.reshape(count, -1) for name, slopes in by_weight.items()}, []
+    dense = {name: slopes.reshape(count, *setting.state[name].shape) for name, slopes in by_weight.items()}
+    dense = {
+        name: projection.weight(name, rows) if projection else rows.reshape(count, -1) for name, rows in dense.items()
+    }
+    products = []
     for layer in setting.layers:
         taps = [
             slope.reshape(count, *shape) for slope, (_, shape) in zip(by_tap[layer.weight], layer.calls, strict=True)
@@ -118,9 +133,11 @@ def derivatives(setting: Problem, function: Callable, block: Tensor, size: int =
         if outer and layer.kept_as_outer_products:
             products.append((slopes, values))
             continue
+        if projection:
+            slopes, values = projection.layer(layer.weight, slopes, values)
         by_example = slopes.unflatten(0, (len(block), repeats)).transpose(2, 3)
         formed = (by_example @ values.unsqueeze(1)).flatten(0, 1)
-        if layer.bias is not None:
+        if layer.bias is not None and not projection:
             formed, dense[layer.bias] = formed[..., :-1], formed[..., -1]
         dense[layer.weight] = formed.reshape(count, -1)
     columns = [dense[name] for name in setting.names if name in dense]
@@ -142,10 +159,12 @@ def _one_by_one(setting: Problem, function: Callable, block: Tensor) -> dict[str
 
 def block_size(setting: Problem, rows: int = 1) -> int:
     """Examples to differentiate at once, `rows` gradients each, in about 256 MB."""
-    return max(1, min(200, 256 // rows, 2**26 // (rows * row_size(setting))))
+    return max(1, min(200, 2_048 // rows, 2**26 // (rows * row_size(setting))))
 
 
-def row_size(setting: Problem) -> int:
+def row_size(setting: Problem, projection: Projection | None = None) -> int:
     """Numbers that one gradient takes while it is being made."""
     factored = sum(layer.positions * sum(layer.sizes) for layer in setting.layers)
+    if projection:  # The layers' gradients are never formed.
+        return 1 + factored + projection.numbers + sum(weight.numel() for weight in setting.weights().values())
     return 1 + factored + sum(setting.state[name].numel() for name in setting.names)

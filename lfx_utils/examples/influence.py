@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from lfx_utils import checks
 from lfx_utils.examples import curvature as curvatures
+from lfx_utils.examples.ekfac import ekfac
 from lfx_utils.examples.gradients import inner, loss_gradients
 from lfx_utils.examples.precision import at_least_single
 from lfx_utils.examples.problem import Loss, Problem, problem
@@ -44,6 +45,9 @@ def influence(
     - `"direct"` solves with the Gauss–Newton matrix exactly, in the space of the P parameters or of the N·D
       latent directions, whichever are fewer, 12,000 at most. `draws` multiplies D; memory grows as 30 times
       the square of their number, in bytes.
+    - `"ekfac"` is an approximation for encoders on which `"direct"` and `"cg"` are out of reach: each linear and
+      convolutional layer's block of the Gauss–Newton matrix as a Kronecker product whose eigenvalues are corrected,
+      and nothing between layers.
     - `"cg"`: conjugate gradients with products of either curvature, to a relative residual of `tolerance`.
     - `"lissa"`: Algorithm 2 on the damped and scaled Hessian, v ← ∇L + v − (H + λI)v/σ, with the Hessian of
       all training examples, until the residual is below `tolerance`, or with that of `samples` fresh ones a step,
@@ -58,7 +62,7 @@ def influence(
         train: `(n_train, …)`; N is their number.
         part: name of the encoder within the model; `""` if the model is the encoder.
         damping: λ. A weight decay that the loss leaves out belongs here.
-        solver: `"direct"`, `"cg"` or `"lissa"`.
+        solver: `"direct"`, `"cg"`, `"lissa"` or `"ekfac"`.
         curvature: `"gauss-newton"` or `"hessian"`, for conjugate gradients; LiSSA always takes the Hessian.
         draws: fixed draws of the noise inside the loss, shared by all examples.
         seed: of these draws, and of LiSSA's samples.
@@ -79,11 +83,11 @@ def influence(
     Source: LF, Section 3.1, Table 4 and Algorithm 2; Koh & Liang 2017.
     """
     test, train = (at_least_single(checks.batch(name, images)) for name, images in (("test", test), ("train", train)))
-    if solver not in ("direct", "cg", "lissa"):
-        raise ValueError(f"solver must be 'direct', 'cg' or 'lissa', got {solver!r}.")
-    if curvature not in ("gauss-newton", "hessian") or (solver, curvature) == ("direct", "hessian"):
+    if solver not in ("direct", "cg", "lissa", "ekfac"):
+        raise ValueError(f"solver must be 'direct', 'cg', 'lissa' or 'ekfac', got {solver!r}.")
+    if curvature not in ("gauss-newton", "hessian") or (solver in ("direct", "ekfac") and curvature == "hessian"):
         raise ValueError(
-            f"curvature must be 'gauss-newton', or 'hessian' unless solver is 'direct', got {curvature!r}."
+            f"curvature must be 'gauss-newton', or 'hessian' unless solver is 'direct' or 'ekfac', got {curvature!r}."
         )
     if not damping >= 0 or draws < 1:
         raise ValueError(f"damping must not be negative and draws at least 1, got {damping} and {draws}.")
@@ -93,12 +97,14 @@ def influence(
         )
     with written_out(model):
         pass  # A recurrent layer whose curvature is not known is refused before the work.
-    with problem(model, loss, part, train[0], factor=draws == 1) as setting:
+    with problem(model, loss, part, train[0], factor=draws == 1 or solver == "ekfac") as setting:
         hessian = solver == "lissa" or curvature == "hessian"
         if not hessian:
             _check_way_through_latents(setting)
         if solver == "direct":
             return _direct(setting, test, train, damping, draws, seed).to(test.dtype)
+        if solver == "ekfac":
+            return ekfac(setting, test, train, damping, draws, seed) / len(train)
         ours = loss_gradients(setting, test, draws=draws, seed=seed, outer=False).dense
         if solver == "lissa":
             solution = lissa(setting, train, ours, damping, draws, seed, scale, depth, samples, tolerance)
@@ -141,7 +147,7 @@ def _direct(setting: Problem, test: Tensor, train: Tensor, damping: float, draws
         raise ValueError(
             f"solver='direct' would solve for {unknowns:,} unknowns, the smaller of {parameters:,} parameters and of "
             f"{len(train):,} training examples × {draws} draws × {latents:,} latents, 12,000 at most; give it fewer "
-            "examples, or use solver='cg'."
+            "examples, or use solver='cg', or 'ekfac', an approximation."
         )
     solve = _in_parameters if parameters == unknowns else _in_latents
     return solve(setting, test, train, damping, draws, seed) / len(train)
