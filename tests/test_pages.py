@@ -293,7 +293,7 @@ def played(browser, address: str) -> list[str]:
         page.focus(f"input[name=lfx-{group}]:checked")
         for _ in range(page.locator(f"input[name=lfx-{group}]").count()):
             page.keyboard.press("ArrowRight")
-            said.append(page.inner_text(".lfx-stage p"))
+            said.append(page.inner_text(".lfx-said p"))
     page.close()
     return said
 
