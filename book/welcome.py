@@ -207,7 +207,7 @@ def veil(maps: np.ndarray) -> np.ndarray:
     """Return maps `(6, 1, 224, 224)` as what hides a photograph where they are low, uint8 `(6, 56, 56, 4)`."""
     small = F.adaptive_avg_pool2d(torch.as_tensor(maps), COARSE)[:, 0]
     top = small.flatten(1).quantile(0.995, dim=1).clamp_min(1e-12).view(-1, 1, 1)
-    alpha = 230 * (1 - (small / top).clamp(0, 1).sqrt())
+    alpha = 235 * (1 - (small / top).clamp(0, 1) ** 0.75)
     colour = torch.tensor(VEIL, dtype=torch.float32).expand(*alpha.shape, 3)
     return torch.cat([colour, alpha.unsqueeze(-1)], dim=-1).round().byte().numpy()
 
