@@ -29,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 OUT, KEPT = ROOT / "book" / "_static" / "welcome", ROOT / "_build" / "welcome"
 SIDE, SHOWN, PIECE = 224, 336, 134  # pixels: of what encoders see, of what readers see, of a piece of a photograph
 COARSE = 56  # pixels of a map's side as it is shown
-STILL = 3  # the photograph that is shown without scripts
+STILL = 4  # the photograph that is shown without scripts
 VEIL = (24, 16, 48)  # the colour that hides what a map says nothing about
 SETTINGS = {"seed": 0, "steps": 32, "masks": 400, "cells": 7, "fill": 0.5, "estimator": "control"}
 
@@ -194,22 +194,20 @@ def said(method: str, numbers: dict | None, part: str = "") -> str:
         if ratio >= 1.1
         else "about what a map without aim puts there"
         if ratio > 0.9
-        else f"less than a map without aim puts there ({ratio:.1f} times)"
+        else f"{ratio:.1f} times what a map without aim puts there, which is less"
     )
     before = f"{numbers['covered']:.0%} of the pixels are sure enough to be kept. " if method == "urelax" else ""
-    text = f"{before}{share:.0%} of this map lies on {part}, which covers {area:.0%} of the picture: {against}."
-    if "untrained" in numbers:
-        text += (
-            f" With the untrained network, the same method puts {numbers['untrained'] / area:.1f} times as much there."
-        )
-    return text
+    control = f" (the untrained network: {numbers['untrained'] / area:.1f} times)" if "untrained" in numbers else ""
+    return (
+        f"{before}{share:.0%} of this map lies on {part}, which covers {area:.0%} of the picture: {against}{control}."
+    )
 
 
 def veil(maps: np.ndarray) -> np.ndarray:
     """Return maps `(6, 1, 224, 224)` as what hides a photograph where they are low, uint8 `(6, 56, 56, 4)`."""
     small = F.adaptive_avg_pool2d(torch.as_tensor(maps), COARSE)[:, 0]
     top = small.flatten(1).quantile(0.995, dim=1).clamp_min(1e-12).view(-1, 1, 1)
-    alpha = 230 * (1 - (small / top).clamp(0, 1).sqrt())
+    alpha = 235 * (1 - (small / top).clamp(0, 1) ** 0.75)
     colour = torch.tensor(VEIL, dtype=torch.float32).expand(*alpha.shape, 3)
     return torch.cat([colour, alpha.unsqueeze(-1)], dim=-1).round().byte().numpy()
 

@@ -277,11 +277,13 @@ def seen(tmp_path_factory):
             page.wait_for_timeout(200)
             found[name]["phone"] = page.evaluate("document.documentElement.scrollWidth")
             page.close()
-        if "book/index.html" in found:
-            found["player"] = played(browser, f"{base}/book/index.html")
+        acted = {
+            "player": played(browser, f"{base}/book/index.html"),
+            "search": searched(browser, f"{base}/search.html"),
+        }
         browser.close()
     server.shutdown()
-    return found
+    return {"pages": found} | acted
 
 
 def played(browser, address: str) -> list[str]:
@@ -293,9 +295,19 @@ def played(browser, address: str) -> list[str]:
         page.focus(f"input[name=lfx-{group}]:checked")
         for _ in range(page.locator(f"input[name=lfx-{group}]").count()):
             page.keyboard.press("ArrowRight")
-            said.append(page.inner_text(".lfx-stage p"))
+            said.append(page.inner_text(".lfx-said p"))
     page.close()
     return said
+
+
+def searched(browser, address: str) -> tuple[str, str]:
+    """Search for a word; return the first result's title and excerpt."""
+    page = browser.new_page()
+    page.goto(f"{address}?q=relax")
+    page.wait_for_selector("ul.search li p.context", timeout=20_000)
+    first = page.inner_text("ul.search li:first-child a"), page.inner_text("ul.search li:first-child p.context")
+    page.close()
+    return first
 
 
 @pytest.mark.long
@@ -314,15 +326,15 @@ def played(browser, address: str) -> list[str]:
     ],
 )
 def test_no_page_has(seen, fault, of):
-    assert {name: of(page) for name, page in seen.items() if name != "player" and of(page)} == {}, fault
+    assert {name: of(page) for name, page in seen["pages"].items() if of(page)} == {}, fault
 
 
 @pytest.mark.long
 def test_links_within_the_book_lead_somewhere(seen):
-    ids = {name: set(page["ids"]) for name, page in seen.items() if name != "player"}
+    ids = {name: set(page["ids"]) for name, page in seen["pages"].items()}
     lost = []
     for name in ids:
-        for to, anchor in seen[name]["links"]:
+        for to, anchor in seen["pages"][name]["links"]:
             if to in ids and anchor and anchor not in ids[to]:
                 lost.append((name, to, anchor))
     assert lost == []
@@ -331,11 +343,18 @@ def test_links_within_the_book_lead_somewhere(seen):
 @pytest.mark.long
 def test_the_welcome_page_and_the_chapters_begin_with_a_picture(seen):
     audits = re.compile("tables|evidence|audit|scorecard|companion")
-    first = [name for name in seen if name.startswith("notebooks/") and not audits.search(name)]
-    late = {name: seen[name]["firstPicture"] for name in ("book/index.html", "book/which-method.html", *first)}
+    shown = seen["pages"]
+    first = [name for name in shown if name.startswith("notebooks/") and not audits.search(name)]
+    late = {name: shown[name]["firstPicture"] for name in ("book/index.html", "book/which-method.html", *first)}
     assert {name: top for name, top in late.items() if top is None or top > 800} == {}
 
 
 @pytest.mark.long
 def test_the_player_can_be_played_by_keyboard_and_says_something_else_in_each_state(seen):
     assert len(seen["player"]) == 15 and len(set(seen["player"])) >= 12
+
+
+@pytest.mark.long
+def test_a_search_finds_the_page_of_that_title_first_and_shows_its_text(seen):
+    title, excerpt = seen["search"]
+    assert "RELAX" in title and "RELAX" in excerpt and not re.search(r"Contents|Print|\\\(|[#{}]", excerpt)

@@ -7,7 +7,7 @@
   const drawn = names.method.filter((method) => method !== "examples");
   const chapters = { ig: ["1", "01_completeness"], relax: ["6", "06_relax"], urelax: ["6", "06_relax"], nemu: ["7", "07_nem_u"],
     lafam: ["10", "10_comparison"], examples: ["3", "03_consistency_examples"] };
-  const chosen = { photograph: "rocket", encoder: "imagenet", method: "relax" };
+  const chosen = { photograph: "camera", encoder: "imagenet", method: "relax" };
   const make = (tag, props = {}, ...inside) => { const e = Object.assign(document.createElement(tag), props); e.append(...inside); return e; };
 
   const stage = make("canvas", { width: 448, height: 448 }), sentence = make("p"), more = make("a");
@@ -25,8 +25,7 @@
     picture.setAttribute("role", "img"); picture.setAttribute("aria-label", name);
     return picture;
   };
-  root.append(make("div", { className: "lfx-stage" }, stage, make("div", {}, sentence, more)),
-    make("div", { className: "lfx-choices" }, group("photograph", "Photograph", thumb),
+  root.append(stage, make("div", { className: "lfx-said" }, sentence, more), make("div", { className: "lfx-choices" }, group("photograph", "Photograph", thumb),
       group("encoder", "Encoder", (name) => data.encoders[name].label), group("method", "Method", (name) => data.methods[name])));
 
   const photographs = new Image(), maps = new Image(), pen = stage.getContext("2d"), size = stage.width;
