@@ -8,8 +8,6 @@ timed on small blocks in the same run and extrapolated with T = a·n_test + b·n
 c is what it spends on a pair (it reads both gradients from disk). Both are charged the processor's seconds,
 all threads together, rather than the clock's, for the sake of busy machines. Peak memory is that of the whole
 process before the package is imported.
-
-Then DKNN with 100,000 × 1,000 representations of 512 numbers against faiss, and `top` against `torch.topk`.
 """
 
 import argparse
@@ -26,7 +24,7 @@ from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
 from lfx_utils.datasets import load
-from lfx_utils.examples import dknn, influence, represent, similarity_rates, simplex, top, tracin
+from lfx_utils.examples import dknn, influence, represent, similarity_rates, simplex, tracin
 from lfx_utils.models.autoencoders import mnist_autoencoder
 
 SIZE, CHECKPOINTS = 1_000, 10
@@ -159,43 +157,6 @@ def package(model, checkpoints, test, train, test_labels, train_labels, h_test, 
     return seconds, {name: ((a - b).norm() / b.norm()).item() for name, (a, b) in pairs.items()}
 
 
-def neighbours(size=100_000, tests=1_000, width=512, k=10, repeats=3):
-    """DKNN against faiss-cpu 1.15.1, or a bare matrix product with topk, and `top` against torch.topk for both ends."""
-    train, test = torch.randn(size, width), torch.randn(tests, width)
-    squares = train.square().sum(1)
-
-    def bare():
-        blocks = test.split(max(1, 2**24 // size))
-        return torch.cat([torch.addmm(squares, b, train.T, alpha=-2).topk(k, largest=False).indices for b in blocks])
-
-    contenders = {"DKNN": lambda: dknn(test, train, k), "matrix product and topk": bare}
-    try:
-        import faiss
-
-        faiss.omp_set_num_threads(torch.get_num_threads())
-
-        def flat():
-            index = faiss.IndexFlatL2(width)
-            index.add(train.numpy())
-            return index.search(test.numpy(), k)[1]
-
-        contenders["faiss IndexFlatL2"] = flat
-    except ImportError:
-        print("No comparison with faiss: pip install faiss-cpu==1.15.1.")
-    scores = torch.randn(tests, size)
-    contenders["top"] = lambda: top(scores, k)
-    contenders["torch.topk, both ends"] = lambda: (scores.topk(k), scores.topk(k, largest=False))
-    print(f"\n{tests:,} test × {size:,} training representations of {width} numbers, k = {k}")
-    seconds = {name: [] for name in contenders}
-    for _ in range(repeats):
-        for name, function in contenders.items():
-            start = time.process_time()
-            function()
-            seconds[name].append(time.process_time() - start)
-    for name, found in seconds.items():
-        print(f"{name:26} {min(found):8.3f} s", flush=True)
-
-
 def main(threads):
     warnings.simplefilter("ignore")
     torch.manual_seed(0)
@@ -237,4 +198,3 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--threads", type=int, default=1)
     main(parser.parse_args().threads)
-    neighbours()

@@ -1,8 +1,9 @@
-"""What pages include and nobody types: verdicts, times, the index of figures, the numbers behind the errata."""
+"""What pages include and nobody types: verdicts, times, the index of figures, races, the numbers behind the errata."""
 
 import csv
 from pathlib import Path
 
+import speed
 from chapter import ROOT, Chapter
 
 
@@ -17,7 +18,7 @@ def generated(everything: list[Chapter]) -> dict[str, str]:
     for chapter in everything:
         figures += ["", f"## {{doc}}`/notebooks/{chapter.name}`", "", *chapter.figures()]
     named = (("verdicts", verdicts), ("times", times), ("figures", figures))
-    return {name: "\n".join(lines) for name, lines in named} | errata(everything)
+    return {name: "\n".join(lines) for name, lines in named} | errata(everything) | speed.tables()
 
 
 def headline(path: Path) -> list[str]:

@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sklearn.neighbors import NearestNeighbors
@@ -166,3 +167,16 @@ def test_bad_input():
     ):
         with pytest.raises(ValueError, match=words):
             call()
+
+
+def test_the_workflow_puts_shards_together(tmp_path):
+    train, test = points(500, 20), points(30, 20, seed=1)
+    np.save(tmp_path / "train.npy", train.numpy())
+    np.save(tmp_path / "test.npy", test.numpy())
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Shards"), "--cores", "1"]
+    settings = [f"train={tmp_path}/train.npy", f"test={tmp_path}/test.npy", f"out={tmp_path}/out", "shards=2", "k=7"]
+    subprocess.run([*command, "--config", *settings], cwd=tmp_path, check=True, capture_output=True)
+    best = np.load(tmp_path / "out" / "best.npz")
+    distance, index = NearestNeighbors(n_neighbors=7).fit(train).kneighbors(test)
+    assert (best["indices"] == index).all()
+    np.testing.assert_allclose(-best["values"], distance, rtol=1e-5)

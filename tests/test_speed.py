@@ -1,0 +1,43 @@
+"""The tables of the page on speed say what the files hold, and who is faster."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+ROW = {"versions": {"torch": "2.0"}, "machine": "a machine, 2 cores", "threads": 1, "date": "2026-01-01"}
+
+
+def tables(folder: Path) -> dict:
+    script = f"import json, pathlib, speed; print(json.dumps(speed.tables(pathlib.Path({str(folder)!r}))))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT / "book", capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_the_tables(tmp_path):
+    rows = [
+        ROW | {"job": "ahead", "seconds": {"ours": 1.0, "slow peer": 4.0, "fast peer": 2.0}, "error": {"ours": 0.1}},
+        ROW | {"job": "behind", "seconds": {"ours": 3.0, "ours, another way": 1.0, "fast peer": 2.0}},
+        ROW | {"job": "alone", "seconds": {"ours": 3.0}},
+    ]
+    (tmp_path / "cpu.json").write_text(json.dumps(rows))
+    found = tables(tmp_path)
+    assert "| ahead | 1 | fast peer | 2 | 0.50 |" in found["speed-table"]
+    assert found["speed-prefer"] == "- behind: **fast peer**; ours takes 1.5 times as long."
+    assert "ahead; error: ours 0.1" in found["speed-facts"]
+    assert "a machine, 2 cores, 1 thread(s), 2026-01-01" in found["speed-run"]
+    assert "Not yet run" in found["speed-gpu"]
+    (tmp_path / "gpu.json").write_text(json.dumps({"device": "a GPU", "torch": "2.0", "relax": {"ours": 0.5}}))
+    assert "relax; ours 0.5" in tables(tmp_path)["speed-gpu"]
+
+
+def test_nothing_measured_yet(tmp_path):
+    assert "has not been run" in tables(tmp_path)["speed-table"]
+
+
+def test_every_kept_race_has_a_peer_and_the_page_includes_every_table():
+    rows = json.loads((ROOT / "data" / "benchmarks" / "cpu.json").read_text(encoding="utf-8"))
+    assert all(len(row["seconds"]) > 1 for row in rows)
+    page = (ROOT / "book" / "how-fast.md").read_text(encoding="utf-8")
+    assert [name for name in tables(ROOT / "data" / "benchmarks") if f"generated/{name}.md" not in page] == []
