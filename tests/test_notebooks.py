@@ -14,6 +14,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book"))
+import folds  # noqa: E402
 import regression  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -47,6 +48,31 @@ def test_one_cell_holds_the_parameters(path):
     assert all(isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name) for line in lines)
     assigned = {line.targets[0].id: ast.literal_eval(line.value) for line in lines}
     assert assigned["profile"] == "quick" and assigned["seed"] == 0
+
+
+@EVERY
+def test_a_chapter_opens_and_closes_as_promised(path):
+    taught = [cell for cell in cells(path, "markdown") if "audit" not in cell["metadata"].get("tags", [])]
+    text = "\n".join(map(source, taught))
+    assert re.match(r"# Chapter \d+", text)
+    opening = text[: text.index("**You will learn**")]
+    assert "{glue:figure}" in opening or "<svg" in opening or "](../book/_static" in opening
+    parts = ("You need", "## In short", "Works when", "ails when", "## Exercises")
+    assert [part for part in parts if part not in text] == []
+    assert text.count("{dropdown}") >= 3 and text.index("## In short") < text.index("## Exercises")
+
+
+@EVERY
+def test_a_chapter_shows_little_code_and_none_that_draws(path):
+    everything = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    hidden = {"audit", "hide-input", "hide-cell", "remove-cell", "remove-input"}
+    shown = [
+        source(cell).strip()
+        for cell, label in zip(everything, folds.labels(everything))
+        if cell["cell_type"] == "code" and not label and not hidden & set(cell["metadata"].get("tags", []))
+    ]
+    assert sum(1 + code.count("\n") for code in shown) <= 130
+    assert [code for code in shown if folds.DRAWS.search(code)] == []
 
 
 @EVERY
