@@ -194,7 +194,7 @@ def said(method: str, numbers: dict | None, part: str = "") -> str:
         if ratio >= 1.1
         else "about what a map without aim puts there"
         if ratio > 0.9
-        else f"{ratio:.1f} times what a map without aim puts there, which is less"
+        else f"only {ratio:.1f} times what a map without aim puts there"
     )
     before = f"{numbers['covered']:.0%} of the pixels are sure enough to be kept. " if method == "urelax" else ""
     control = f" (the untrained network: {numbers['untrained'] / area:.1f} times)" if "untrained" in numbers else ""

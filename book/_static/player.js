@@ -7,7 +7,7 @@
   const drawn = names.method.filter((method) => method !== "examples");
   const chapters = { ig: ["1", "01_completeness"], relax: ["6", "06_relax"], urelax: ["6", "06_relax"], nemu: ["7", "07_nem_u"],
     lafam: ["10", "10_comparison"], examples: ["3", "03_consistency_examples"] };
-  const chosen = { photograph: "camera", encoder: "imagenet", method: "relax" };
+  const chosen = { photograph: "cat", encoder: "simclr", method: "nemu" };
   const make = (tag, props = {}, ...inside) => { const e = Object.assign(document.createElement(tag), props); e.append(...inside); return e; };
 
   const stage = make("canvas", { width: 448, height: 448 }), sentence = make("p"), more = make("a");
