@@ -227,7 +227,7 @@ def main() -> None:
             else:
                 maps = finished(key, method)["maps"]
                 numbers, sheet[:, column, drawn.index(method)] = aimed(maps), veil(maps)
-                if key == "imagenet":  # the untrained network is of its architecture
+                if key == "imagenet" and method != "nemu":  # the untrained network is of its architecture
                     control = aimed(finished("untrained", method)["maps"])
                     numbers = [one | {"untrained": two["share"]} for one, two in zip(numbers, control)]
             for photograph_name, part, values in zip(PHOTOGRAPHS, parts, numbers):
