@@ -174,7 +174,7 @@ def test_the_workflow_puts_shards_together(tmp_path):
     np.save(tmp_path / "train.npy", train.numpy())
     np.save(tmp_path / "test.npy", test.numpy())
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Shards"), "--cores", "1"]
-    settings = [f"train={tmp_path}/train.npy", f"test={tmp_path}/test.npy", f"out={tmp_path}/out", "shards=2", "k=7"]
+    settings = [f"train={tmp_path}/train.npy", f"test={tmp_path}/test.npy", f"out={tmp_path}/out", "shards=2", "keep=7"]
     subprocess.run([*command, "--config", *settings], cwd=tmp_path, check=True, capture_output=True)
     best = np.load(tmp_path / "out" / "best.npz")
     distance, index = NearestNeighbors(n_neighbors=7).fit(train).kneighbors(test)

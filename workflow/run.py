@@ -41,6 +41,7 @@ def main() -> int:
         "TQDM_DISABLE": "1",
         "PYTHONUTF8": "1",
     }
+    environment["OMP_WAIT_POLICY"] = "passive"  # threads that spin while they wait suffer from busy neighbours
     environment |= {"OMP_NUM_THREADS": str(asked.threads), "PYTHONPATH": str(ROOT), "JUPYTER_PREFER_ENV_PATH": "1"}
     kept.unlink(missing_ok=True)
     status = subprocess.run(command, env=environment).returncode
