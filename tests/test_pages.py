@@ -310,51 +310,39 @@ def searched(browser, address: str) -> tuple[str, str]:
     return first
 
 
-@pytest.mark.long
-@pytest.mark.parametrize(
-    "fault, of",
-    [
-        ("errors on the console, or asks elsewhere", lambda page: page["errors"]),
-        ("wider than a phone", lambda page: page["phone"] > 390),
-        ("tables that do not fit", lambda page: page["wide"]),
-        ("pictures without words", lambda page: page["noAlt"]),
-        ("formulas in the order of tabs", lambda page: page["formulaStops"]),
-        ("head cells without a scope", lambda page: page["noScope"]),
-        ("folds of one label", lambda page: page["sameLabels"]),
-        ("visible cells that draw", lambda page: page["plotting"]),
-        ("no description", lambda page: not page["description"] and page["article"]),
-    ],
-)
-def test_no_page_has(seen, fault, of):
-    assert {name: of(page) for name, page in seen["pages"].items() if of(page)} == {}, fault
+FAULTS = {
+    "errors on the console, or asks elsewhere": lambda page: page["errors"],
+    "wider than a phone": lambda page: page["phone"] > 390,
+    "tables that do not fit": lambda page: page["wide"],
+    "pictures without words": lambda page: page["noAlt"],
+    "formulas in the order of tabs": lambda page: page["formulaStops"],
+    "head cells without a scope": lambda page: page["noScope"],
+    "folds of one label": lambda page: page["sameLabels"],
+    "visible cells that draw": lambda page: page["plotting"],
+    "no description": lambda page: not page["description"] and page["article"],
+}
 
 
-@pytest.mark.long
-def test_links_within_the_book_lead_somewhere(seen):
-    ids = {name: set(page["ids"]) for name, page in seen["pages"].items()}
-    lost = []
-    for name in ids:
-        for to, anchor in seen["pages"][name]["links"]:
-            if to in ids and anchor and anchor not in ids[to]:
-                lost.append((name, to, anchor))
-    assert lost == []
+def lost_links(shown: dict) -> list[tuple[str, str, str]]:
+    ids = {name: set(page["ids"]) for name, page in shown.items()}
+    links = [(name, *link) for name, page in shown.items() for link in page["links"]]
+    return [(name, to, anchor) for name, to, anchor in links if to in ids and anchor and anchor not in ids[to]]
 
 
-@pytest.mark.long
-def test_the_welcome_page_and_the_chapters_begin_with_a_picture(seen):
+def late_pictures(shown: dict) -> dict[str, int | None]:
+    """The welcome page and the chapters that do not begin with a picture, and where their first one is."""
     audits = re.compile("tables|evidence|audit|scorecard|companion")
-    shown = seen["pages"]
     first = [name for name in shown if name.startswith("notebooks/") and not audits.search(name)]
-    late = {name: shown[name]["firstPicture"] for name in ("book/index.html", "book/which-method.html", *first)}
-    assert {name: top for name, top in late.items() if top is None or top > 800} == {}
+    tops = {name: shown[name]["firstPicture"] for name in ("book/index.html", "book/which-method.html", *first)}
+    return {name: top for name, top in tops.items() if top is None or top > 800}
 
 
 @pytest.mark.long
-def test_the_player_can_be_played_by_keyboard_and_says_something_else_in_each_state(seen):
+def test_the_pages_in_a_browser(seen):  # one test, since one process opens the browser once
+    shown = seen["pages"]
+    found = {fault: {name: of(page) for name, page in shown.items() if of(page)} for fault, of in FAULTS.items()}
+    found |= {"links to nowhere": lost_links(shown), "first picture too low": late_pictures(shown)}
+    assert {fault: pages for fault, pages in found.items() if pages} == {}
     assert len(seen["player"]) == 15 and len(set(seen["player"])) >= 12
-
-
-@pytest.mark.long
-def test_a_search_finds_the_page_of_that_title_first_and_shows_its_text(seen):
     title, excerpt = seen["search"]
     assert "RELAX" in title and "RELAX" in excerpt and not re.search(r"Contents|Print|\\\(|[#{}]", excerpt)
