@@ -1,7 +1,7 @@
 """What a GPU does: the same results as the CPU, and how fast. Nobody has run it on one yet.
 
     python -m benchmarks.gpu                 # at most 8 minutes on a data-centre GPU; goes on where it was cut off
-    python -m benchmarks.gpu --device cpu --tiny --out /tmp/gpu.json     # every part, in small, without one
+    python -m benchmarks.gpu --device cpu --tiny --out gpu.json      # every part, in small, without one
 
 Each part's results are written to `data/benchmarks/gpu.json` once it is done, and a part that is there is left out; so
 a second call does what the first had no time for. Seconds are the clock's, after the device has finished, the least of

@@ -100,7 +100,7 @@ test = torch.randn(10, 20, generator=torch.Generator().manual_seed(1))
 search = near(test)
 
 def slowly(batch, k, least):
-    with open(sys.argv[2], "a") as file:
+    with open(sys.argv[2], "a", encoding="utf-8") as file:
         file.write("x")
     time.sleep(0.2)
     return search(batch, k, least)
@@ -114,16 +114,18 @@ def test_a_killed_shard_goes_on(tmp_path):
     state, noted = tmp_path / "shard.pt", tmp_path / "searched"
     command = [sys.executable, "-c", SLOW, str(state), str(noted)]
     process = subprocess.Popen(command, cwd=ROOT)
-    while not (state.exists() and len(noted.read_text()) > 8):
+    while not (state.exists() and len(noted.read_text(encoding="utf-8")) > 8):
         assert process.poll() is None, "it ended before it could be killed"
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
-    searched = len(noted.read_text())
+    searched = len(noted.read_text(encoding="utf-8"))
     assert searched < 40
-    noted.write_text("")
+    noted.write_text("", encoding="utf-8")
     subprocess.run(command, cwd=ROOT, check=True)
-    assert len(noted.read_text()) <= 40 - searched + 1 + 6  # the first batch, and what a second's writing had left
+    assert (
+        len(noted.read_text(encoding="utf-8")) <= 40 - searched + 1 + 6
+    )  # the first batch, and what a second's writing had left
     values, indices = torch.load(f"{state}.result")
     train, test = points(40, 50, 20).flatten(0, 1), points(10, 20, seed=1)
     distance, index = NearestNeighbors(n_neighbors=6).fit(train).kneighbors(test)

@@ -21,14 +21,16 @@ def test_the_tables(tmp_path):
         ROW | {"job": "behind", "seconds": {"ours": 3.0, "ours, another way": 1.0, "fast peer": 2.0}},
         ROW | {"job": "alone", "seconds": {"ours": 3.0}},
     ]
-    (tmp_path / "cpu.json").write_text(json.dumps(rows))
+    (tmp_path / "cpu.json").write_text(json.dumps(rows), encoding="utf-8")
     found = tables(tmp_path)
     assert "| ahead | 1 | fast peer | 2 | 0.50 |" in found["speed-table"]
     assert found["speed-prefer"] == "- behind: **fast peer**; ours takes 1.5 times as long."
     assert "ahead; error: ours 0.1" in found["speed-facts"]
     assert "a machine, 2 cores, 1 thread(s), 2026-01-01" in found["speed-run"]
     assert "Not yet run" in found["speed-gpu"]
-    (tmp_path / "gpu.json").write_text(json.dumps({"device": "a GPU", "torch": "2.0", "relax": {"ours": 0.5}}))
+    (tmp_path / "gpu.json").write_text(
+        json.dumps({"device": "a GPU", "torch": "2.0", "relax": {"ours": 0.5}}), encoding="utf-8"
+    )
     assert "relax; ours 0.5" in tables(tmp_path)["speed-gpu"]
 
 
