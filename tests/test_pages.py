@@ -158,14 +158,16 @@ def test_the_passes_on_the_page_of_methods_are_those_that_an_encoder_counts():
         explain()
         counted[name] = encoder.rows
     assert counted.pop("DKNN") == len(train) + 1
-    rows = [line.split("|")[1:] for line in (BOOK / "which-method.md").read_text("utf-8").splitlines() if "|" in line]
+    lines = (BOOK / "which-method.md").read_text(encoding="utf-8").splitlines()
+    rows = [line.split("|")[1:] for line in lines if "|" in line]
     for name, passes in counted.items():
         (cell,) = [row[2].strip() for row in rows if row[0].strip().startswith(name)]
         assert int(re.match(r"[\d,]+", cell)[0].replace(",", "")) == passes, name
 
 
 def welcome() -> dict:
-    return json.loads((WELCOME / "states.js").read_text("utf-8").removeprefix("window.lfxWelcome = ").rstrip(";\n"))
+    states = (WELCOME / "states.js").read_text(encoding="utf-8")
+    return json.loads(states.removeprefix("window.lfxWelcome = ").rstrip(";\n"))
 
 
 def test_the_player_is_small_whole_and_made_from_the_encoders_that_ship():
