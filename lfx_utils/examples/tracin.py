@@ -54,8 +54,7 @@ def tracin(
             side are computed again for each block of them.
         projection: keep about this many numbers of each layer's gradient, by a random projection that `seed`
             draws, so that the gradients of large encoders fit into memory. The scores are then right on average.
-            On the encoders tried their error, relative to the norm of all scores, fell from 0.2–0.3 with 256
-            numbers to 0.1 with 4,096; compare on a few examples of yours.
+            Their error falls as the number grows, and depends on the encoder: compare on a few examples of yours.
 
     Returns:
         Scores `(n_test, n_train)`: positive for proponents, negative for opponents. Half-precision inputs,
