@@ -67,32 +67,6 @@ def test_a_function_gives_the_same_twice():
     assert x.grad is None and not x.requires_grad
 
 
-def test_a_module_is_asked_once_until_something_about_it_changes():
-    calls = []
-
-    class Counts(nn.Linear):
-        def forward(self, x):
-            calls.append(len(x))
-            return super().forward(x)
-
-    encoder, x = Counts(3, 4).eval(), torch.rand(2, 3)
-    for _ in range(3):
-        checks.function(encoder, (x,))
-    assert len(calls) == 2
-    checks.function(encoder, (x,), gradient=True)
-    assert len(calls) == 4
-    encoder.register_forward_hook(lambda module, inputs, output: output + torch.rand_like(output))
-    with pytest.raises(ValueError, match="two representations"):
-        checks.function(encoder, (x,))
-    with pytest.raises(ValueError, match="two representations"):  # what has failed is asked again
-        checks.function(encoder, (x,))
-    plain = lambda row: calls.append(0) or row  # noqa: E731
-    calls.clear()
-    for _ in range(2):
-        checks.function(plain, (x,))
-    assert len(calls) == 4
-
-
 @pytest.mark.parametrize("draws", [represent, lambda f, x: NEMU(f).fit(x), lambda f, x: lafam(f, f[0], x)])
 def test_what_encodes_refuses_an_encoder_that_draws(draws):
     class Noise(nn.Module):

@@ -78,7 +78,7 @@ def test_what_ships_is_found(python, tmp_path):
     assert Path(package).is_relative_to(python.parents[1]) and typed
     assert tuple(names) == encoders.names()
     assert decoders == sorted(path.stem for path in (shipped.CHECKPOINTS / "nem-u").glob("*.safetensors"))
-    assert shape == [3, 64, 64] and layers == len(encoders.weights("rec", "0-0"))
+    assert shape == [3, 224, 224] and layers == len(encoders.weights("rec", "0-0"))
     assert "work from a clone" in complaint  # what only the chapters need
 
 

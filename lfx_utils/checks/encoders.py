@@ -1,7 +1,5 @@
 """Checks of an encoder: its mode, its output, and that it is a function at all."""
 
-import weakref
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -54,14 +52,8 @@ def on_copies(encoder, *inputs):
     return encoder(*(value.clone() if isinstance(value, Tensor) else value for value in inputs))
 
 
-_PROVEN = weakref.WeakKeyDictionary()  # modules that `function` has passed, each with the circumstances
-
-
 def function(encoder, inputs: tuple[Tensor, ...], further: tuple = (), *, gradient: bool = False) -> None:
     """Raise unless `encoder` is a function of its inputs, and where a gradient is needed a differentiable one.
-
-    A module is asked once: again only when the inputs' shape or precision, a mode, or its hooks have changed. A mere
-    function is asked at every call, since nothing shows whether what it calls has changed.
 
     Args:
         encoder: in evaluation mode; a representation `(B, D)`, or what else it returns, is compared with itself.
@@ -72,12 +64,6 @@ def function(encoder, inputs: tuple[Tensor, ...], further: tuple = (), *, gradie
     Raises:
         ValueError: the second output differs from the first by more than 0.1 % of its norm, or no gradient comes back.
     """
-    module = isinstance(encoder, nn.Module)
-    proven = _PROVEN.setdefault(encoder, set()) if module else set()
-    parts = tuple((id(part), part.training, len(part._forward_hooks)) for part in encoder.modules()) if module else ()
-    now = (gradient, parts, *((each.shape[1:], each.dtype, each.device) for each in inputs))
-    if now in proven:
-        return
     with torch.set_grad_enabled(gradient):
         asked = tuple(value.detach().clone().requires_grad_(gradient) for value in inputs)
         first = on_copies(encoder, *asked, *further)
@@ -102,4 +88,3 @@ def function(encoder, inputs: tuple[Tensor, ...], further: tuple = (), *, gradie
             "draws at random (dropout that is always on, the sample of a VAE) or keeps a state between calls, and its "
             "map would be one of noise. Let it return the mean, or draw the same at each call."
         )
-    proven.add(now)

@@ -66,6 +66,7 @@ def interactions(x: Decomposition, y: Decomposition, *, cosine: bool = False) ->
     Raises:
         ValueError: other numbers of rows or of latent units; a representation of norm zero under the cosine.
 
+    >>> from lfx_utils.features.decomposition import decompose
     >>> encoder = torch.nn.Linear(3, 2, bias=False).eval()
     >>> x, y = torch.rand(1, 3), torch.rand(1, 3)
     >>> found = interactions(decompose(encoder, x), decompose(encoder, y))
