@@ -94,7 +94,6 @@ class LabelFree:
                 f"got {type(encoder).__name__}."
             )
 
-    @torch.inference_mode(False)  # In which nothing could be differentiated, whatever the caller's mode.
     @overload
     def attribute(
         self, inputs: Inputs, baselines: Baselines = ..., *, return_convergence_delta: Literal[True], **options: Any
@@ -103,6 +102,7 @@ class LabelFree:
     @overload
     def attribute(self, inputs: Inputs, baselines: Baselines = ..., **options: Any) -> Inputs: ...
 
+    @torch.inference_mode(False)  # In which nothing could be differentiated, whatever the caller's mode.
     def attribute(
         self,
         inputs: Tensors,
