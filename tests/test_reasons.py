@@ -14,7 +14,9 @@ def test_sentences_are_read_from_pages_and_markdown_cells_alone(tmp_path):
     (tmp_path / "book" / "one.md").write_text(
         "# A heading that is long enough to be one sentence.\n\nThe *first* plain sentence of [a page](there) stands "
         "here. Too short.\nHere $x$ is a formula and so this is none.\n\n```python\nThe code is not a sentence of it.\n"
-        "```\n\n- An item is a sentence of its own here.\n- {cite}`who` says so and it is left out.\n",
+        "```\n\n- An item is a sentence of its own here.\n- {cite}`who` says so and it is left out.\n"
+        "- You need {doc}`06_relax` and this sentence goes, too.\n"
+        "- You need {doc}`the sixth chapter <06_relax>` and this one stays.\n",
         encoding="utf-8",
     )
     cells = [
@@ -29,9 +31,10 @@ def test_sentences_are_read_from_pages_and_markdown_cells_alone(tmp_path):
     assert dict(zip(found, pages)) == {
         "The first plain sentence of a page stands here.": "one",
         "An item is a sentence of its own here.": "one",
+        "You need the sixth chapter and this one stays.": "one",
         "A second one is in a notebook's cell.": "two",
     }
-    assert provenance == "3 sentences of 2 pages of this book."
+    assert provenance == "4 sentences of 2 pages of this book."
 
 
 def test_without_a_clone_a_short_list_stands_in(tmp_path):

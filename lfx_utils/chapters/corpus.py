@@ -11,6 +11,7 @@ BLOCKS = re.compile(
 )
 INLINE = (
     (re.compile(r"\{(?:cite|glue)[^}]*\}`[^`]*`"), "…"),
+    (re.compile(r"\{(?:doc|ref|numref|eq)\}`[^`<]*`"), "…"),  # an address, whose title only the page knows
     (re.compile(r"\{[a-z:]+\}`([^`<]*)(?:<[^`]*>)?`"), r"\1"),
     (re.compile(r"!?\[([^\]]*)\]\([^)]*\)"), r"\1"),
     (re.compile(r"<[^>]+>|[*_]{1,3}(?=\S)|(?<=\S)[*_]{1,3}"), ""),
