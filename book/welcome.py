@@ -40,7 +40,7 @@ PHOTOGRAPHS = {
     "coffee": ("coffee", "the cup", (40, 8, 172, 174)),
     "rocket": ("rocket", "the rocket", (104, 64, 122, 212)),
     "camera": ("camera", "the head and the camera", (68, 28, 148, 112)),
-    "retina": ("retina", "the blind spot", (18, 88, 54, 122)),
+    "retina": ("retina", "the optic disc", (18, 88, 54, 122)),
 }
 ENCODERS = {
     "imagenet": ("efficientnet-lite0", "trained with labels", "EfficientNet-Lite0, trained on ImageNet's labels", SIDE),
