@@ -57,6 +57,7 @@ def stop(processes: set) -> None:
     for process in list(processes):
         try:
             parent = psutil.Process(process.pid)
+            parent.suspend()  # or a kernel that is just starting would outlive it
             family = [*parent.children(recursive=True), parent]
         except psutil.NoSuchProcess:
             continue

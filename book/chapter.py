@@ -89,7 +89,8 @@ class Chapter:
             running.add(process)
             log, _ = process.communicate()
             running.discard(process)
-            if last or not any(words in log for words in UNSTARTED):
+            killed = process.returncode < 0  # by whoever interrupts the build
+            if last or killed or not any(words in log for words in UNSTARTED):
                 break
         if process.returncode:
             if self.running.is_file():
@@ -125,7 +126,8 @@ class Chapter:
                 number = twin["execution_count"]
                 cell |= {"outputs": twin["outputs"], "execution_count": number}
                 if label:
-                    cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
+                    tags = cell["metadata"].get("tags", [])
+                    cell["metadata"]["tags"] = tags if folds.HIDDEN & set(tags) else [*tags, "hide-input"]
                     cell["metadata"].setdefault("mystnb", {}).update(code_prompt_show=label, code_prompt_hide=label)
                 if number in sources:  # the scorecard links to the cell that recorded a claim
                     tags = [tag for tag in cell["metadata"].get("tags", []) if tag == "audit"]

@@ -5,6 +5,7 @@ import re
 from collections import Counter
 
 DRAWS = re.compile(r"\b(plt|axe?s?|fig|figure)\.")
+HIDDEN = {"hide-input", "hide-cell"}
 LENGTH = 60  # characters of a caption that a label repeats
 
 
@@ -57,6 +58,8 @@ def labels(cells: list[dict]) -> list[str]:
             titles = re.findall(r"^#+ +(.+?)\s*$", source, re.MULTILINE)
             heading = re.sub(r"[`$\\{}]", "", titles[-1]) if titles else heading
         does = purpose(source, cell["metadata"]) if cell["cell_type"] == "code" else ""
+        if hidden_without_a_word(cell["metadata"]):
+            does = does or "compute"
         found.append((does, heading))
     often, seen, told = Counter(does for does, _ in found), Counter(), []
     for does, heading in found:
@@ -64,3 +67,8 @@ def labels(cells: list[dict]) -> list[str]:
         seen[label] += 1
         told.append((label if seen[label] == 1 else f"{label}, {seen[label]}") if does else "")
     return told
+
+
+def hidden_without_a_word(metadata: dict) -> bool:
+    """Say whether a cell asks to be folded and does not say under which label."""
+    return bool(HIDDEN & set(metadata.get("tags", []))) and "code_prompt_show" not in metadata.get("mystnb", {})

@@ -303,9 +303,11 @@ def test_no_two_folds_of_a_page_have_the_same_label():
 
     page = [cell("import torch"), cell("# A title\n\n## One", "markdown"), cell("glue('a', 1)"), cell("y = f(x)")]
     page += [cell("glue('b', 2)"), cell("## Two", "markdown"), cell("glue('c', 3)")]
+    page.append(cell("y = f(x)") | {"metadata": {"tags": ["hide-input"]}})
     assert labels(page) == [
         "Code: imports and set-up", "", "Code: put the numbers into the text (One)", "",
         "Code: put the numbers into the text (One), 2", "", "Code: put the numbers into the text (Two)",
+        "Code: compute",
     ]  # fmt: skip
 
 
