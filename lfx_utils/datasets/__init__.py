@@ -16,8 +16,8 @@ from .files import Unavailable, data_root
 from .own_photographs import from_skimage, photograph
 
 __all__ = [
-    "IGNORE", "Annotated", "Dataset", "Unavailable", "data_root", "from_skimage", "load", "load_annotated", "photograph",
-    "some_photographs",
+    "IGNORE", "Annotated", "Dataset", "Unavailable", "data_root", "from_skimage", "load", "load_annotated",
+    "photograph", "some_photographs",
 ]  # fmt: skip
 
 
