@@ -102,7 +102,7 @@ def head_cells(page: Tag) -> None:
 
 
 def pictures(page: Tag, path: Path) -> None:
-    """Fetch pictures when they come near, all but the first, and reserve their place before they have come."""
+    """Fetch pictures when they come near, all but the first, reserve their place, and show each alone on a tap."""
     for number, picture in enumerate(page.select("article img")):
         if number:
             picture["loading"] = "lazy"
@@ -112,3 +112,5 @@ def pictures(page: Tag, path: Path) -> None:
         if not sized and file.suffix in (".png", ".jpg", ".webp") and file.is_file():
             with Image.open(file) as image:
                 picture["width"], picture["height"] = map(str, image.size)
+        if file.is_file() and not picture.find_parent("a"):  # small print is read on a phone that way
+            picture.wrap(page.new_tag("a", href=picture["src"], attrs={"class": "lfx-alone"}))

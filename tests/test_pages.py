@@ -71,6 +71,7 @@ def test_head_cells_have_a_scope_and_all_pictures_but_the_first_wait(tmp_path):
     one, two = page.find_all("img")
     assert not one.has_attr("loading") and two["loading"] == "lazy"
     assert (two["width"], two["height"]) == ("30", "20") and not one.has_attr("width")
+    assert two.parent["href"] == "two.png" and one.parent.name != "a"  # there is no file one.png
 
 
 def test_a_page_of_source_code_keeps_its_body_to_the_letter(tmp_path):
@@ -201,7 +202,7 @@ def test_the_measure_behind_the_sentences_tells_a_map_on_the_part_from_one_besid
     assert all(one["share"] == pytest.approx(1) for one in made.aimed(on.numpy()))
     assert all(one["share"] == 0 for one in made.aimed((1 - on).numpy()))
     assert all(one["share"] == pytest.approx(one["area"]) for one in made.aimed(even.numpy()))
-    assert "about what a map without aim" in made.said("ig", {"share": 0.1, "area": 0.1}, "the head")
+    assert "about the share of a random map" in made.said("ig", {"share": 0.1, "area": 0.1}, "the head")
     assert "0.5 times" in made.said("ig", {"share": 0.05, "area": 0.1}, "the head")
 
 
