@@ -304,10 +304,11 @@ def test_no_two_folds_of_a_page_have_the_same_label():
     page = [cell("import torch"), cell("# A title\n\n## One", "markdown"), cell("glue('a', 1)"), cell("y = f(x)")]
     page += [cell("glue('b', 2)"), cell("## Two", "markdown"), cell("glue('c', 3)")]
     page.append(cell("y = f(x)") | {"metadata": {"tags": ["hide-input"]}})
+    page.append(cell("glue('d', 4)") | {"metadata": {"mystnb": {"code_prompt_show": "Solution 1"}}})
     assert labels(page) == [
         "Code: imports and set-up", "", "Code: put the numbers into the text (One)", "",
         "Code: put the numbers into the text (One), 2", "", "Code: put the numbers into the text (Two)",
-        "Code: compute",
+        "Code: compute", "Solution 1",
     ]  # fmt: skip
 
 
