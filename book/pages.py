@@ -109,8 +109,9 @@ def pictures(page: Tag, path: Path) -> None:
         picture["decoding"] = "async"
         file = path.parent / picture.get("src", "")
         sized = any(picture.has_attr(name) for name in ("width", "height", "style"))
-        if not sized and file.suffix in (".png", ".jpg", ".webp") and file.is_file():
+        there = file.suffix in (".png", ".jpg", ".webp") and file.is_file()  # data: addresses are too long for a name
+        if there and not sized:
             with Image.open(file) as image:
                 picture["width"], picture["height"] = map(str, image.size)
-        if file.is_file() and not picture.find_parent("a"):  # small print is read on a phone that way
+        if there and not picture.find_parent("a"):  # small print is read on a phone that way
             picture.wrap(page.new_tag("a", href=picture["src"], attrs={"class": "lfx-alone"}))
