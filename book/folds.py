@@ -40,9 +40,9 @@ def purpose(source: str, metadata: dict) -> str:
 
 
 def shortened(caption: str) -> str:
-    """Return the beginning of a caption, up to its first stop and to a whole word."""
+    """Return the beginning of a caption: its first word and what follows up to a stop, to a whole word."""
     plain = re.sub(r"[*`$\\{}]", "", caption)
-    first = re.split(r"[.:;(]", plain, maxsplit=1)[0].strip()
+    first = re.match(r"\S*[^.:;(]*", plain)[0].strip()
     return first if len(first) <= LENGTH else first[:LENGTH].rsplit(" ", 1)[0] + " …"
 
 

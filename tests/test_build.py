@@ -289,6 +289,8 @@ def test_cells_that_only_present_are_folded_and_ideas_are_not():
     folded = ["import torch", "rows = {}\nplots.table(rows)", "glue('n', 1)", "for x in y:\n    ledger.record(s, x, 1)"]
     folded += ["def panel(ax):\n    ax.imshow(x)", "axes[0].set(x=1)\nfig.tight_layout()"]
     assert all(purpose(source, {}) for source in folded) and purpose("def draw(): ...", figure) == "draw “Two maps”"
+    figure["mystnb"]["figure"]["caption"] = "Digits: two maps; left, right"
+    assert purpose("def draw(): ...", figure) == "draw “Digits: two maps”"
     shown = ["profile = 1", "maps = f(x)", "def f(x):\n    return x", "def f(x):\n    return x\n\nglue('n', f(1))"]
     assert not any(purpose(source, {}) for source in shown)
     assert purpose("import torch", {"tags": ["teaches"]}) == ""
