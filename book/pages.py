@@ -31,6 +31,7 @@ def finish(folder: Path) -> None:
         drop_mathjax(page)
         describe(page)
         head_cells(page)
+        name_folds(page)
         pictures(page, path)
         path.write_text(f"{before}{page}{rest}", encoding="utf-8")
 
@@ -99,6 +100,13 @@ def head_cells(page: Tag) -> None:
     for cell in page.select("table th"):
         if not cell.has_attr("scope"):
             cell["scope"] = "col" if cell.find_parent("thead") else "row"
+
+
+def name_folds(page: Tag) -> None:
+    """Give the arrows of the table of contents a name for those who hear it."""
+    for summary in page.select("nav summary"):
+        if not summary.get_text(strip=True):
+            summary["aria-label"] = "Pages below this one"
 
 
 def pictures(page: Tag, path: Path) -> None:

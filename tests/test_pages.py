@@ -74,6 +74,12 @@ def test_head_cells_have_a_scope_and_all_pictures_but_the_first_wait(tmp_path):
     assert two.parent["href"] == "two.png" and "a" not in (one.parent.name, held.parent.name)
 
 
+def test_an_arrow_of_the_contents_has_a_name(tmp_path):
+    nav = "<nav><details><summary><i></i></summary></details><details><summary>More</summary></details></nav>"
+    bare, named = finished(tmp_path, body=BODY + nav).select("nav summary")
+    assert bare["aria-label"] == "Pages below this one" and not named.has_attr("aria-label")
+
+
 def test_a_page_of_source_code_keeps_its_body_to_the_letter(tmp_path):
     (tmp_path / "_modules").mkdir()
     body = "<body><pre>if a &lt; b:<br>  <b>x</B></pre></body></html>"
