@@ -105,7 +105,7 @@ def test_what_is_not_shipped(tmp_path, monkeypatch):
 
 def test_a_lead_is_over_the_others_in_their_place_and_turns_with_the_sign():
     cells = {
-        f"T.{method}-e-voc": {"value": value} for method, value in {"a": 3.0, "b": 5.0, "c": 1.0, "d": 2.0}.items()
+        f"T-{method}-e-voc": {"value": value} for method, value in {"a": 3.0, "b": 5.0, "c": 1.0, "d": 2.0}.items()
     }
     lead = [from_cells.lead(cells, "T", "a", tuple("abcd"), "e-voc", place=place) for place in (1, 2, 3)]
     assert lead == [-2.0, 1.0, 2.0]
