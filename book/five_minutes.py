@@ -25,9 +25,9 @@ def code() -> str:
 def main() -> None:
     """Run the page's code and save what it drew, with the photograph before it."""
     from lfx_utils import encoders
-    from lfx_utils.datasets.own_photographs import examples
+    from lfx_utils.datasets.own_photographs import from_skimage
 
-    images = examples()[0][:1]  # the astronaut
+    images = from_skimage()[0][:1]  # the astronaut
     names = {"my_encoder": encoders.load("efficientnet-lite0"), "my_images": images}
     plt.figure(figsize=(8, 2.2), layout="constrained")
     exec(code(), names)

@@ -40,16 +40,17 @@ def purpose(source: str, metadata: dict) -> str:
 
 
 def shortened(caption: str) -> str:
-    """Return the beginning of a caption, up to its first stop and to a whole word."""
+    """Return the beginning of a caption: its first word and what follows up to a stop, to a whole word."""
     plain = re.sub(r"[*`$\\{}]", "", caption)
-    first = re.split(r"[.:;(]", plain, maxsplit=1)[0].strip()
+    first = re.match(r"\S*[^.:;(]*", plain)[0].strip()
     return first if len(first) <= LENGTH else first[:LENGTH].rsplit(" ", 1)[0] + " …"
 
 
 def labels(cells: list[dict]) -> list[str]:
     """Return a label for every cell of a page, no two alike; empty where the code stays visible.
 
-    Where two folds do the same, the heading above each tells them apart, and a number if that is the same, too.
+    A cell may bring its own. Where two folds do the same, the heading above each tells them apart, and a number if
+    that is the same, too.
     """
     found, heading = [], ""
     for cell in cells:
@@ -57,18 +58,14 @@ def labels(cells: list[dict]) -> list[str]:
         if cell["cell_type"] == "markdown":
             titles = re.findall(r"^#+ +(.+?)\s*$", source, re.MULTILINE)
             heading = re.sub(r"[`$\\{}]", "", titles[-1]) if titles else heading
-        does = purpose(source, cell["metadata"]) if cell["cell_type"] == "code" else ""
-        if hidden_without_a_word(cell["metadata"]):
+        own = cell["metadata"].get("mystnb", {}).get("code_prompt_show", "")
+        does = purpose(source, cell["metadata"]) if cell["cell_type"] == "code" and not own else ""
+        if HIDDEN & set(cell["metadata"].get("tags", [])) and not own:
             does = does or "compute"
-        found.append((does, heading))
-    often, seen, told = Counter(does for does, _ in found), Counter(), []
-    for does, heading in found:
-        label = f"Code: {does}" + (f" ({heading})" if often[does] > 1 and heading else "")
+        found.append((own, does, heading))
+    often, seen, told = Counter(does for _, does, _ in found), Counter(), []
+    for own, does, heading in found:
+        label = own or f"Code: {does}" + (f" ({heading})" if often[does] > 1 and heading else "")
         seen[label] += 1
-        told.append((label if seen[label] == 1 else f"{label}, {seen[label]}") if does else "")
+        told.append((label if seen[label] == 1 else f"{label}, {seen[label]}") if own or does else "")
     return told
-
-
-def hidden_without_a_word(metadata: dict) -> bool:
-    """Say whether a cell asks to be folded and does not say under which label."""
-    return bool(HIDDEN & set(metadata.get("tags", []))) and "code_prompt_show" not in metadata.get("mystnb", {})

@@ -31,6 +31,7 @@ def finish(folder: Path) -> None:
         drop_mathjax(page)
         describe(page)
         head_cells(page)
+        name_folds(page)
         pictures(page, path)
         path.write_text(f"{before}{page}{rest}", encoding="utf-8")
 
@@ -101,14 +102,24 @@ def head_cells(page: Tag) -> None:
             cell["scope"] = "col" if cell.find_parent("thead") else "row"
 
 
+def name_folds(page: Tag) -> None:
+    """Give the arrows of the table of contents a name for those who hear it."""
+    for summary in page.select("nav summary"):
+        if not summary.get_text(strip=True):
+            summary["aria-label"] = "Pages below this one"
+
+
 def pictures(page: Tag, path: Path) -> None:
-    """Fetch pictures when they come near, all but the first, and reserve their place before they have come."""
+    """Fetch pictures when they come near, all but the first, reserve their place, and show each alone on a tap."""
     for number, picture in enumerate(page.select("article img")):
         if number:
             picture["loading"] = "lazy"
         picture["decoding"] = "async"
         file = path.parent / picture.get("src", "")
         sized = any(picture.has_attr(name) for name in ("width", "height", "style"))
-        if not sized and file.suffix in (".png", ".jpg", ".webp") and file.is_file():
+        there = file.suffix in (".png", ".jpg", ".webp") and file.is_file()  # data: addresses are too long for a name
+        if there and not sized:
             with Image.open(file) as image:
                 picture["width"], picture["height"] = map(str, image.size)
+        if there and not picture.find_parent("a"):  # small print is read on a phone that way
+            picture.wrap(page.new_tag("a", href=picture["src"], attrs={"class": "lfx-alone"}))

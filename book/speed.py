@@ -59,7 +59,7 @@ def prefer(rows: list[Mapping]) -> list[str]:
         name, theirs = next(iter(others.items()), ("", None))
         if theirs and mine > 1.1 * theirs:
             behind.append(f"- {row['job']}: **{name}**; ours takes {mine / theirs:.1f} times as long.")
-    return behind or ["In no race above was a peer faster by a tenth or more."]
+    return behind or ["In none of the jobs above was a peer faster by a tenth or more."]
 
 
 def facts(rows: list[Mapping]) -> list[str]:

@@ -190,16 +190,17 @@ def said(method: str, numbers: dict | None, part: str = "") -> str:
     share, area = numbers["share"], numbers["area"]
     ratio = share / area
     against = (
-        f"{ratio:.1f} times what a map without aim puts there"
+        f"{ratio:.1f} times the share of a random map"
         if ratio >= 1.1
-        else "about what a map without aim puts there"
+        else "about the share of a random map"
         if ratio > 0.9
-        else f"only {ratio:.1f} times what a map without aim puts there"
+        else f"only {ratio:.1f} times the share of a random map"
     )
-    before = f"{numbers['covered']:.0%} of the pixels are sure enough to be kept. " if method == "urelax" else ""
+    before = f"{numbers['covered']:.0%} of the pixels are certain enough to be kept. " if method == "urelax" else ""
     control = f" (the untrained network: {numbers['untrained'] / area:.1f} times)" if "untrained" in numbers else ""
     return (
-        f"{before}{share:.0%} of this map lies on {part}, which covers {area:.0%} of the picture: {against}{control}."
+        f"{before}{share:.0%} of this map lies in the box around {part}, which covers {area:.0%} of the picture: "
+        f"{against}{control}."
     )
 
 

@@ -289,6 +289,8 @@ def test_cells_that_only_present_are_folded_and_ideas_are_not():
     folded = ["import torch", "rows = {}\nplots.table(rows)", "glue('n', 1)", "for x in y:\n    ledger.record(s, x, 1)"]
     folded += ["def panel(ax):\n    ax.imshow(x)", "axes[0].set(x=1)\nfig.tight_layout()"]
     assert all(purpose(source, {}) for source in folded) and purpose("def draw(): ...", figure) == "draw “Two maps”"
+    figure["mystnb"]["figure"]["caption"] = "Digits: two maps; left, right"
+    assert purpose("def draw(): ...", figure) == "draw “Digits: two maps”"
     shown = ["profile = 1", "maps = f(x)", "def f(x):\n    return x", "def f(x):\n    return x\n\nglue('n', f(1))"]
     assert not any(purpose(source, {}) for source in shown)
     assert purpose("import torch", {"tags": ["teaches"]}) == ""
@@ -304,10 +306,11 @@ def test_no_two_folds_of_a_page_have_the_same_label():
     page = [cell("import torch"), cell("# A title\n\n## One", "markdown"), cell("glue('a', 1)"), cell("y = f(x)")]
     page += [cell("glue('b', 2)"), cell("## Two", "markdown"), cell("glue('c', 3)")]
     page.append(cell("y = f(x)") | {"metadata": {"tags": ["hide-input"]}})
+    page.append(cell("glue('d', 4)") | {"metadata": {"mystnb": {"code_prompt_show": "Solution 1"}}})
     assert labels(page) == [
         "Code: imports and set-up", "", "Code: put the numbers into the text (One)", "",
         "Code: put the numbers into the text (One), 2", "", "Code: put the numbers into the text (Two)",
-        "Code: compute",
+        "Code: compute", "Solution 1",
     ]  # fmt: skip
 
 

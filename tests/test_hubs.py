@@ -121,5 +121,5 @@ def test_what_is_no_photograph(tmp_path):
 
 
 def test_examples():
-    images, names = datasets.examples(32)
+    images, names = datasets.from_skimage(32)
     assert images.shape == (8, 3, 32, 32) and len(names) == 8 and images.flatten(1).std(1).min() > 0.02

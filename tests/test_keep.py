@@ -17,6 +17,7 @@ from lfx_utils.training import fit
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "book"))
+import from_cells  # noqa: E402
 import keep  # noqa: E402
 
 PRETEXT = shipped.CHECKPOINTS / "pretext"
@@ -100,3 +101,21 @@ def test_what_is_not_shipped(tmp_path, monkeypatch):
     monkeypatch.setattr(shipped, "CHECKPOINTS", tmp_path)
     with pytest.raises(ValueError, match="is not the file that its card describes"):
         encoders.weights("rec", "0-0")
+
+
+def test_a_lead_is_over_the_others_in_their_place_and_turns_with_the_sign():
+    cells = {
+        f"T-{method}-e-voc": {"value": value} for method, value in {"a": 3.0, "b": 5.0, "c": 1.0, "d": 2.0}.items()
+    }
+    lead = [from_cells.lead(cells, "T", "a", tuple("abcd"), "e-voc", place=place) for place in (1, 2, 3)]
+    assert lead == [-2.0, 1.0, 2.0]
+    assert from_cells.lead(cells, "T", "a", tuple("abcd"), "e-voc", sign=-1) == -2.0
+
+
+@pytest.mark.parametrize("chapter, orders", [("06_relax", from_cells.relax), ("07_nem_u", from_cells.nem_u)])
+def test_the_orders_of_kept_runs_are_those_of_their_cells(chapter, orders):
+    path = ROOT / "data" / "results" / f"{chapter}.json"
+    cells = {row["id"]: row for row in json.loads(path.read_text(encoding="utf-8"))}
+    for claim, (numbers, void) in orders(cells).items():
+        assert cells[claim]["value"] == pytest.approx(sum(numbers) / len(numbers)), claim
+        assert cells[claim]["command"] == from_cells.COMMAND and cells[claim]["void"] == void

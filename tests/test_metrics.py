@@ -127,6 +127,31 @@ def test_the_interval_covers_the_mean_as_often_as_it_says():
     assert np.mean(hits) == pytest.approx(0.95, abs=0.02)
 
 
+@pytest.mark.parametrize(("by_row", "by_column"), [(1.0, 1.0), (0.3, 1.0), (1.0, 0.2), (0.0, 1.0), (0.0, 0.0)])
+def test_an_interval_over_trainings_and_examples_covers_what_a_pooled_one_misses(by_row, by_column):
+    draw = np.random.default_rng(0).normal
+    hits, pooled = [], []
+    for _ in range(1_000):
+        table = 2 + by_row * draw(size=(4, 1)) + by_column * draw(size=(1, 25)) + draw(size=(4, 25))
+        for found, interval in ((hits, measures.crossed_interval(table)), (pooled, measures.mean_interval(table))):
+            found.append(interval[1] <= 2 <= interval[2])
+    assert 0.91 <= np.mean(hits) <= 0.995
+    assert np.mean(pooled) < 0.8 or not by_row + by_column
+
+
+def test_where_one_side_alone_varies_it_is_the_interval_over_that_side():
+    own = np.random.default_rng(1).normal(size=5)
+    for table in (np.tile(own, (3, 1)), np.tile(own, (3, 1)).T):
+        assert measures.crossed_interval(table) == pytest.approx(measures.mean_interval(own))
+    assert measures.crossed_interval(np.full((3, 5), 2.0)) == (2.0, 2.0, 2.0)
+
+
+@pytest.mark.parametrize("table", [[1.0, 2.0], [[1.0, 2.0]], [[1.0], [2.0]], [[1.0, float("nan")], [1.0, 2.0]]])
+def test_no_such_interval_from_one_training_or_one_example(table):
+    with pytest.raises(ValueError, match="at least two rows and two columns"):
+        measures.crossed_interval(table)
+
+
 @pytest.mark.parametrize("values", [[1.0], [1.0, float("nan")]])
 def test_no_interval_without_two_finite_values(values):
     with pytest.raises(ValueError, match="at least two finite values"):

@@ -66,11 +66,18 @@ def test_head_cells_have_a_scope_and_all_pictures_but_the_first_wait(tmp_path):
     from PIL import Image
 
     Image.new("RGB", (30, 20)).save(tmp_path / "two.png")
-    page = finished(tmp_path)
+    page = finished(tmp_path, body=BODY + f'<article><img src="data:image/png;base64,{"A" * 5_000}"></article>')
     assert [cell["scope"] for cell in page.find_all("th")] == ["col", "row"]
-    one, two = page.find_all("img")
+    one, two, held = page.find_all("img")
     assert not one.has_attr("loading") and two["loading"] == "lazy"
     assert (two["width"], two["height"]) == ("30", "20") and not one.has_attr("width")
+    assert two.parent["href"] == "two.png" and "a" not in (one.parent.name, held.parent.name)
+
+
+def test_an_arrow_of_the_contents_has_a_name(tmp_path):
+    nav = "<nav><details><summary><i></i></summary></details><details><summary>More</summary></details></nav>"
+    bare, named = finished(tmp_path, body=BODY + nav).select("nav summary")
+    assert bare["aria-label"] == "Pages below this one" and not named.has_attr("aria-label")
 
 
 def test_a_page_of_source_code_keeps_its_body_to_the_letter(tmp_path):
@@ -160,7 +167,7 @@ def test_the_passes_on_the_page_of_methods_are_those_that_an_encoder_counts():
     lines = (BOOK / "which-method.md").read_text(encoding="utf-8").splitlines()
     rows = [line.split("|")[1:] for line in lines if "|" in line]
     for name, passes in counted.items():
-        (cell,) = [row[2].strip() for row in rows if row[0].strip().startswith(name)]
+        (cell,) = [row[2].strip() for row in rows if row[0].strip().removeprefix("{term}`").startswith(name)]
         printed = int(re.search(r"[\d,]+", cell)[0].replace(",", ""))
         assert printed + (len(train) if "$N" in cell else 0) == passes, name
 
@@ -201,7 +208,7 @@ def test_the_measure_behind_the_sentences_tells_a_map_on_the_part_from_one_besid
     assert all(one["share"] == pytest.approx(1) for one in made.aimed(on.numpy()))
     assert all(one["share"] == 0 for one in made.aimed((1 - on).numpy()))
     assert all(one["share"] == pytest.approx(one["area"]) for one in made.aimed(even.numpy()))
-    assert "about what a map without aim" in made.said("ig", {"share": 0.1, "area": 0.1}, "the head")
+    assert "about the share of a random map" in made.said("ig", {"share": 0.1, "area": 0.1}, "the head")
     assert "0.5 times" in made.said("ig", {"share": 0.05, "area": 0.1}, "the head")
 
 

@@ -25,8 +25,9 @@
     picture.setAttribute("role", "img"); picture.setAttribute("aria-label", name);
     return picture;
   };
-  root.append(stage, make("div", { className: "lfx-said" }, sentence, more), make("div", { className: "lfx-choices" }, group("photograph", "Photograph", thumb),
-      group("encoder", "Encoder", (name) => data.encoders[name].label), group("method", "Method", (name) => data.methods[name])));
+  root.append(stage, make("div", { className: "lfx-choices" }, group("photograph", "Photograph", thumb),
+      group("encoder", "Encoder", (name) => data.encoders[name].label), group("method", "Method", (name) => data.methods[name])),
+    make("div", { className: "lfx-said" }, sentence, more));
 
   const photographs = new Image(), maps = new Image(), pen = stage.getContext("2d"), size = stage.width;
   photographs.src = `${here}photographs.webp`; maps.src = `${here}maps.webp`;

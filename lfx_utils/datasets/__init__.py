@@ -13,11 +13,11 @@ from . import cifar10, coco, digits, dsprites, ecg5000, heartbeats, mnist, photo
 from .annotated import IGNORE, Annotated
 from .base import Dataset
 from .files import Unavailable, data_root
-from .own_photographs import examples, photograph
+from .own_photographs import from_skimage, photograph
 
 __all__ = [
-    "IGNORE", "Annotated", "Dataset", "Unavailable", "data_root", "examples", "load", "load_annotated", "photograph",
-    "some_photographs",
+    "IGNORE", "Annotated", "Dataset", "Unavailable", "data_root", "from_skimage", "load", "load_annotated",
+    "photograph", "some_photographs",
 ]  # fmt: skip
 
 
@@ -117,7 +117,7 @@ def some_photographs(count: int, size: int = 224, seed: int = 0, root=None) -> T
     try:
         return voc.load("train", count, seed, size, root, year=2012).images
     except Unavailable:
-        images, _ = examples(2 * size)
+        images, _ = from_skimage(2 * size)
     edge = size // 4
     cuts = [
         F.interpolate(images[..., cut : -cut or None, cut : -cut or None], size, mode="area")

@@ -48,7 +48,7 @@ def photograph(source: str | PathLike | Image.Image, size: int = 224) -> Tensor:
     return square(pil_to_tensor(picture), None, size)[0]
 
 
-def examples(size: int = 224) -> tuple[Tensor, tuple[str, ...]]:
+def from_skimage(size: int = 224) -> tuple[Tensor, tuple[str, ...]]:
     """Return scikit-image's eight photographs, `(8, 3, size, size)` in [0, 1], and their names."""
     found = (getattr(skimage.data, function)() for function in FUNCTIONS)
     found = (picture[0] if isinstance(picture, tuple) else picture for picture in found)  # a stereo pair's left one

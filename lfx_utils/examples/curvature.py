@@ -36,11 +36,27 @@ def gauss_newton_matrix(setting: Problem, examples: Tensor, draws: int, seed: in
     total = 0
     for draw in range(draws):
         for block in examples.split(block_size(setting, sum(shape.numel() for shape in setting.shapes))):
-            bend = behind(setting, block, seed + draw)[1].double()
-            rows = derivatives(setting, functools.partial(_latents, setting), block, bend.shape[1], outer=False)
-            dense = rows.dense.double()
-            total = total + dense.T @ (bend @ dense.unflatten(0, bend.shape[:2])).flatten(0, 1)
+            values, vectors = torch.linalg.eigh(behind(setting, block, seed + draw)[1].double())
+            root = vectors * values.clamp_min(0).sqrt().unsqueeze(1)
+            rows = derivatives(setting, functools.partial(_latents, setting), block, root.shape[1], outer=False)
+            total = total + gram((root.mT @ rows.dense.double().unflatten(0, root.shape[:2])).flatten(0, 1))
     return total / (draws * len(examples))
+
+
+def gram(rows: Tensor, parts: int = 8) -> Tensor:
+    """RᵀR `(P, P)` of `rows` `(R, P)`, whose lower half is copied from the upper, in little more than half the time.
+
+    >>> rows = torch.rand(5, 11)
+    >>> torch.allclose(gram(rows), rows.T @ rows)
+    True
+    """
+    product = rows.new_empty(rows.shape[1], rows.shape[1])
+    size = max(1, -(-rows.shape[1] // parts))
+    for start in range(0, rows.shape[1], size):
+        block, after = slice(start, start + size), slice(start + size, None)
+        product[block, start:] = rows[:, block].T @ rows[:, start:]
+        product[after, block] = product[block, after].T
+    return product
 
 
 def behind(setting: Problem, examples: Tensor, seed: int) -> tuple[Tensor, Tensor]:
