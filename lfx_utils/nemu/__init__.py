@@ -7,11 +7,11 @@ the mask of a single image. `files` keeps explainers, and `shipped` has those th
 
 from lfx_utils.nemu.explainer import NEMU
 from lfx_utils.nemu.files import load, save
-from lfx_utils.nemu.objective import Objective, Terms, halved, printed, statistics
+from lfx_utils.nemu.objective import Objective, Terms, halved, printed, statistics, unhalved
 from lfx_utils.nemu.refinement import refine
 from lfx_utils.nemu.training import fit_together, prodigy
 
 __all__ = [
     "NEMU", "Objective", "Terms", "fit_together", "halved", "load", "printed", "prodigy", "refine", "save",
-    "statistics",
+    "statistics", "unhalved",
 ]  # fmt: skip

@@ -10,10 +10,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from lfx_utils.nemu.explainer import NEMU
-from lfx_utils.nemu.objective import Objective, halved, printed
+from lfx_utils.nemu.objective import Objective, halved, printed, unhalved
 from lfx_utils.training.resume import checksum
 
-DISTANCES = {each.__name__: each for each in (halved, printed)}
+DISTANCES = {each.__name__: each for each in (halved, unhalved, printed)}
 
 
 def save(explainers: Mapping[str, NEMU], path: Path | str, *, half: bool = False) -> None:

@@ -15,6 +15,11 @@ def halved(first: Tensor, second: Tensor) -> Tensor:
     return (1 - torch.cosine_similarity(first, second, dim=-1)) / 2
 
 
+def unhalved(first: Tensor, second: Tensor) -> Tensor:
+    """Return 1 − cos of rows `(B, D)`, from 0 (alike) to 2 (opposite): `halved` without its ½."""
+    return 1 - torch.cosine_similarity(first, second, dim=-1)
+
+
 def printed(first: Tensor, second: Tensor) -> Tensor:
     """Return −cos of rows `(B, D)`, as NU's Eqs. 8 and 9 print it."""
     return -torch.cosine_similarity(first, second, dim=-1)
@@ -55,7 +60,8 @@ class Objective:
     Args:
         preserve: λ1, the price of moving the representation.
         sparsity: λ2, the price of a mask that keeps everything.
-        distance: d, of rows `(B, D)` and `(B, D)`: `halved` as the text means it, `printed` as Eqs. 8 and 9 have it.
+        distance: d, of rows `(B, D)` and `(B, D)`: `halved` or `unhalved` as the text means it, `printed` as Eqs. 8
+            and 9 have it.
         fill: what a covered pixel becomes. 0 is pixel scaling, and the mean colour where images are normalised; for an
             encoder that normalises inside, the same scaling has that colour as fill.
         noise: mean and standard deviation of each channel, from `statistics`, for noise injection in place of a fill.

@@ -2,8 +2,8 @@
 
     python -m lfx_utils.nemu.shipped scenes-supervised scenes        # trains them anew, minutes of one core
 
-For each encoder and set of images: the published objective, with noise injection and with distances as printed in its
-place, and the sweep over both prices.
+For each encoder and set of images: the published objective, the same with the distance as printed, with 1 − cos and
+with noise injection, and the sweep over both prices.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from lfx_utils.datasets import load_annotated
 from lfx_utils.encoders.shipped import CHECKPOINTS
 from lfx_utils.nemu.explainer import NEMU
 from lfx_utils.nemu.files import load, save
-from lfx_utils.nemu.objective import Objective, printed, statistics
+from lfx_utils.nemu.objective import Objective, printed, statistics, unhalved
 from lfx_utils.nemu.training import fit_together
 
 GREY = 0.5  # which this project's encoders normalise to zero
@@ -34,7 +34,8 @@ PUBLISHED = "λ1=1.5 λ2=1"
 def objectives(images: torch.Tensor) -> dict[str, Objective]:
     """Return the objectives by name, the published one first; noise has the mean and deviation of these images."""
     sweep = {name: Objective(*prices, fill=GREY) for name, prices in SWEEP.items()}
-    others = {"printed": Objective(distance=printed, fill=GREY), "noise": Objective(noise=statistics(images))}
+    others = {each.__name__: Objective(distance=each, fill=GREY) for each in (printed, unhalved)}
+    others["noise"] = Objective(noise=statistics(images))
     return {PUBLISHED: sweep[PUBLISHED]} | others | sweep
 
 
@@ -126,7 +127,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="of the encoder")
     parser.add_argument("data", help="scenes, voc or coco")
-    for option, default in (("count", 640), ("epochs", 4), ("batch", 32), ("most", 11), ("size", 64), ("seed", 0)):
+    for option, default in (("count", 640), ("epochs", 4), ("batch", 32), ("most", 12), ("size", 64), ("seed", 0)):
         parser.add_argument(f"--{option}", type=int, default=default)
     parser.add_argument("--checkpoint", help="to resume from")
     main(**vars(parser.parse_args()))
