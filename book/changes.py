@@ -95,7 +95,7 @@ def data_root() -> str:
 def key(
     notebook: dict, root: Path, profile: str, seed: int, records: Iterable[Path] = (), data: Iterable[str] = DATA
 ) -> str:
-    """Return the sha256 of everything that can change the notebook's outputs; its prose cannot.
+    """Return the sha256 of everything that can change the notebook's outputs; prose cannot, unless the book is its data.
 
     Args:
         notebook: parsed `.ipynb`.
@@ -118,4 +118,6 @@ def key(
         "versions": versions(),
         "records": [digest([path], path.parent) for path in sorted(records)],
     }
+    if root / PACKAGE / "chapters" / "corpus.py" in files:
+        parts["corpus"] = digest([*root.glob("book/*.md"), *root.glob("notebooks/*.ipynb")], root)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

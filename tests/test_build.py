@@ -128,6 +128,17 @@ def test_key_follows_code_data_profile_and_seed_but_not_prose(copy, monkeypatch)
     assert before not in others and len(others) == 5
 
 
+def test_key_follows_the_prose_of_the_book_where_that_is_the_data(copy):
+    package = copy / "lfx_utils" / "chapters"
+    package.mkdir()
+    for file in ("__init__.py", "corpus.py"):
+        (package / file).write_text("", encoding="utf-8")
+    searches, computes = notebook("from lfx_utils.chapters import corpus"), notebook("import lfx_utils.chapters")
+    before = key(copy, searches), key(copy, computes)
+    (copy / "book" / "page.md").write_text("Another sentence.", encoding="utf-8")
+    assert key(copy, searches) != before[0] and key(copy, computes) == before[1]
+
+
 @pytest.mark.long
 def test_one_failure_stops_nobody_and_is_told(copy):
     add(copy, a_bad=notebook("raise ValueError('the reason why')"), b_good=notebook("print('fine')"))
