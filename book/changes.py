@@ -95,7 +95,7 @@ def data_root() -> str:
 def key(
     notebook: dict, root: Path, profile: str, seed: int, records: Iterable[Path] = (), data: Iterable[str] = DATA
 ) -> str:
-    """Return the sha256 of everything that can change the notebook's outputs; prose cannot, unless the book is its data.
+    """Return the sha256 of everything that can change the notebook's outputs; prose can where the book is the data.
 
     Args:
         notebook: parsed `.ipynb`.
