@@ -43,8 +43,8 @@ def gauss_newton_matrix(setting: Problem, examples: Tensor, draws: int, seed: in
     return total / (draws * len(examples))
 
 
-def gram(rows: Tensor, parts: int = 8) -> Tensor:
-    """RᵀR `(P, P)` of `rows` `(R, P)`, whose lower half is copied from the upper, in little more than half the time.
+def gram(rows: Tensor, parts: int = 3) -> Tensor:
+    """RᵀR `(P, P)` of `rows` `(R, P)`, whose lower half is copied from the upper, in two thirds of the time.
 
     >>> rows = torch.rand(5, 11)
     >>> torch.allclose(gram(rows), rows.T @ rows)
