@@ -110,7 +110,8 @@ def main() -> None:
             mean, low, high = measures.mean_interval(numbers)
             note = f"From the run's cells: {len(numbers)} encoders, mean over VOC and COCO"
             about = {"id": claim, "value": mean, "low": low, "high": high, "runs": 0}
-            cells[claim] = cells[like] | about | {"note": note, "void": void, "command": COMMAND}
+            command = f"{cells[like]['command']}; {COMMAND}"
+            cells[claim] = cells[like] | about | {"note": note, "void": void, "command": command}
             print(f"{claim:32} {mean:8.3f} [{low:.3f}, {high:.3f}] {void}")
         path.write_text(json.dumps(list(cells.values()), indent=1), encoding="utf-8")
 
