@@ -138,7 +138,7 @@ def test_runs_alone_offline_and_from_anywhere(path, tmp_path):
     assert regression.outside(records) == []
 
     durations = [cell["metadata"]["papermill"]["duration"] for cell in cells(executed, "code")]
-    assert sum(durations[1:]) < 180  # the budget is 20 s after the imports; a busy machine gets nine times that
+    assert sum(durations[1:]) < 300  # the budget is 20 s after the imports; a busy machine gets fifteen times that
 
     if path == NOTEBOOKS[0]:
         (tmp_path / "two").mkdir()
