@@ -9,6 +9,7 @@ card of what training was like.
 import argparse
 import hashlib
 import json
+import re
 from itertools import groupby
 from pathlib import Path
 
@@ -19,10 +20,18 @@ from safetensors.torch import save_file
 PART = "encoder."
 
 
-def records(source: Path, target: Path, command: str) -> int:
-    """Write the records of a run, each with its command, over those of the same claims; return how many there are."""
+def records(source: Path, target: Path, command: str, claims: str = "") -> int:
+    """Write the records of a run, each with its command, over those of the same claims; return how many there are.
+
+    Args:
+        source, target: the run's file and the kept one.
+        command: that gave the run.
+        claims: a regular expression; of the run's claims with a number only those that it matches are kept.
+    """
     kept = {row["id"]: row for row in json.loads(target.read_text(encoding="utf-8"))} if target.exists() else {}
-    kept |= {row["id"]: row | {"command": command} for row in json.loads(source.read_text(encoding="utf-8"))}
+    found = [row for row in json.loads(source.read_text(encoding="utf-8")) if row["value"] is not None]
+    rows = [row for row in found if re.search(claims, row["id"])]
+    kept |= {row["id"]: row | {"command": command} for row in rows}
     for row in kept.values():
         row.pop("cell", None)  # where the claim's card stands on this machine's page
     target.write_text(json.dumps(list(kept.values()), indent=1), encoding="utf-8")
@@ -63,10 +72,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="what LFX_OUT was during the run")
     parser.add_argument("--command", required=True, help="the command that a reader would repeat it with")
     parser.add_argument("--profile", default="paper")
+    parser.add_argument("--claims", default="", help="keep only records whose claim's id matches this")
     parser.add_argument("--encoders", help="also keep the encoders, in this folder of data/checkpoints")
     options = parser.parse_args()
     source, name = options.out / options.profile, f"{options.chapter}.json"
-    print(records(source / name, ROOT / "data" / "results" / name, options.command), "records")
+    print(records(source / name, ROOT / "data" / "results" / name, options.command, options.claims), "records")
     if options.encoders:
         found = list((source / "checkpoints").glob(f"{options.chapter}-*.pt"))
         folder = ROOT / "data" / "checkpoints" / options.encoders

@@ -60,6 +60,7 @@ def test_newer_records_replace_older_ones(tmp_path):
     assert keep.records(tmp_path / "run.json", tmp_path / "kept.json", "papermill x y") == 2
     kept = json.loads((tmp_path / "kept.json").read_text(encoding="utf-8"))
     assert kept == [{"id": "a", "value": 1}, {"id": "b", "value": 3, "command": "papermill x y"}]
+    assert keep.records(tmp_path / "run.json", tmp_path / "chosen.json", "papermill x y", claims="^a$") == 0
 
 
 def test_kept_records_say_where_they_come_from():
