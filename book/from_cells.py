@@ -17,6 +17,8 @@ from lfx_utils import measures
 COMMAND = "python book/from_cells.py"
 SETS = ("voc", "coco")
 SMALL = 0.02  # a mask of less than this mean size has collapsed
+RELAX_KINDS = ("supervised", "simclr", "swav")
+NEM_U_KINDS = ("supervised", "dino", "swav", "simclr")
 NU = ("relax", "u-relax", "ig", "gradient-shap", "saliency", "nem-u")
 FAITH = ("nem-u", "nem-u-inverse", "u-relax", "umt-relax", "naive")
 SCORES = ("pointing-game", "top-k", "relevance-rank")
@@ -36,7 +38,7 @@ def lead(cells: dict, name: str, method: str, methods: tuple[str, ...], end: str
 
 def nem_u(cells: dict) -> dict[str, tuple[list[float], str]]:
     """Return for each order of chapter 7 a number for each encoder, and why it is void."""
-    kinds = ("supervised", "dino", "swav", "simclr")
+    kinds = NEM_U_KINDS
     least = min(value(cells, f"NU.T3.size-nem-u-{k}-{c}") for k, c in product(kinds, SETS))
     void = f"the masks' mean size is {least:.3f}" if least < SMALL else ""
 
@@ -64,7 +66,7 @@ def nem_u(cells: dict) -> dict[str, tuple[list[float], str]]:
 
 def relax(cells: dict) -> dict[str, tuple[list[float], str]]:
     """Return the same for chapter 6."""
-    kinds = ("supervised", "simclr", "swav")
+    kinds = RELAX_KINDS
 
     def over(*names):
         pairs = list(product(names, SCORES, SETS))
@@ -100,18 +102,21 @@ def relax(cells: dict) -> dict[str, tuple[list[float], str]]:
 
 def main() -> None:
     """Write the orders of both chapters."""
-    for chapter, orders, like in (
-        ("06_relax", relax, "RX.T1.pointing-game-relax-supervised-voc"),
-        ("07_nem_u", nem_u, "NU.T2.complexity-nem-u-supervised-voc"),
+    for chapter, orders, kinds, like in (
+        ("06_relax", relax, RELAX_KINDS, "RX.T1.pointing-game-relax"),
+        ("07_nem_u", nem_u, NEM_U_KINDS, "NU.T2.complexity-nem-u"),
     ):
         path = ROOT / "data" / "results" / f"{chapter}.json"
         cells = {row["id"]: row for row in json.loads(path.read_text(encoding="utf-8"))}
+        # The encoders' cells may come from several runs: what an order rests on is all of them.
+        behind = [cells[f"{like}-{kind}-{which}"] for kind, which in product(kinds, SETS)]
+        told = {each: "; ".join(dict.fromkeys(row[each] for row in behind)) for each in ("stand_in", "provenance")}
+        command = "; ".join(dict.fromkeys([*(row["command"] for row in behind), COMMAND]))
         for claim, (numbers, void) in orders(cells).items():
             mean, low, high = measures.mean_interval(numbers)
-            note = f"From the run's cells: {len(numbers)} encoders, mean over VOC and COCO"
+            note = f"From kept cells: {len(numbers)} encoders, mean over VOC and COCO"
             about = {"id": claim, "value": mean, "low": low, "high": high, "runs": 0}
-            command = f"{cells[like]['command']}; {COMMAND}"
-            cells[claim] = cells[like] | about | {"note": note, "void": void, "command": command}
+            cells[claim] = behind[0] | about | told | {"note": note, "void": void, "command": command}
             print(f"{claim:32} {mean:8.3f} [{low:.3f}, {high:.3f}] {void}")
         path.write_text(json.dumps(list(cells.values()), indent=1), encoding="utf-8")
 

@@ -61,6 +61,9 @@ def test_newer_records_replace_older_ones(tmp_path):
     kept = json.loads((tmp_path / "kept.json").read_text(encoding="utf-8"))
     assert kept == [{"id": "a", "value": 1}, {"id": "b", "value": 3, "command": "papermill x y"}]
     assert keep.records(tmp_path / "run.json", tmp_path / "chosen.json", "papermill x y", claims="^a$") == 0
+    (tmp_path / "run.json").write_text(json.dumps([{"id": "a", "value": None}]), encoding="utf-8")
+    assert keep.records(tmp_path / "run.json", tmp_path / "kept.json", "papermill x y") == 2
+    assert json.loads((tmp_path / "kept.json").read_text(encoding="utf-8")) == kept  # no number replaces none
 
 
 def test_kept_records_say_where_they_come_from():

@@ -43,15 +43,15 @@ def gauss_newton_matrix(setting: Problem, examples: Tensor, draws: int, seed: in
     return total / (draws * len(examples))
 
 
-def gram(rows: Tensor, parts: int = 3) -> Tensor:
-    """RᵀR `(P, P)` of `rows` `(R, P)`, whose lower half is copied from the upper, in two thirds of the time.
+def gram(rows: Tensor) -> Tensor:
+    """RᵀR `(P, P)` of `rows` `(R, P)`, by three blocks of columns, whose lower half is copied from the upper.
 
     >>> rows = torch.rand(5, 11)
     >>> torch.allclose(gram(rows), rows.T @ rows)
     True
     """
     product = rows.new_empty(rows.shape[1], rows.shape[1])
-    size = max(1, -(-rows.shape[1] // parts))
+    size = -(-rows.shape[1] // 3)
     for start in range(0, rows.shape[1], size):
         block, after = slice(start, start + size), slice(start + size, None)
         product[block, start:] = rows[:, block].T @ rows[:, start:]
