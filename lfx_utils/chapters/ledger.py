@@ -6,6 +6,7 @@ import math
 import os
 import platform
 import sys
+import textwrap
 import time
 from pathlib import Path
 
@@ -72,11 +73,33 @@ def record(
         "recorded": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     path = session.out / f"{session.chapter}.json"
-    rows = read(path)
-    rows[claim_id] = row
+    rows = _texts(path)
+    rows[claim_id] = _text(row)
     part = path.with_suffix(f".{os.getpid()}.part")
-    part.write_text(json.dumps(list(rows.values()), indent=1), encoding="utf-8")
+    part.write_text("[\n" + ",\n".join(rows.values()) + "\n]", encoding="utf-8")
     part.replace(path)
+    _WRITTEN[path] = _stamp(path), rows
+
+
+_WRITTEN: dict[Path, tuple[tuple, dict[str, str]]] = {}  # what each file had when it was written here
+
+
+def _text(row: dict) -> str:
+    """A record as it stands in its file, `json.dumps([row], indent=1)` without the brackets."""
+    return textwrap.indent(json.dumps(row, indent=1), " ")
+
+
+def _stamp(path: Path) -> tuple:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _texts(path: Path) -> dict[str, str]:
+    """Return the texts of a file's records by claim id; they are made anew only if the file has changed meanwhile."""
+    if not path.exists():
+        return {}
+    stamp, rows = _WRITTEN.get(path, (None, {}))
+    return rows if stamp == _stamp(path) else {name: _text(row) for name, row in read(path).items()}
 
 
 def _cell() -> int | None:
