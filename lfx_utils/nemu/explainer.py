@@ -66,7 +66,12 @@ class NEMU(nn.Module):
         with torch.no_grad():
             checks.latent(checks.on_copies(self.encoder, image), 1)
             self.skips = find(self.encoder, image, len(STANDARD))
-            _, maps = self.encode(image)
+        return self.begin(image)
+
+    @torch.no_grad()
+    def begin(self, image: Tensor) -> "NEMU":
+        """Make an untrained decoder for the feature maps that are known already; `image` as in `build`."""
+        _, maps = self.encode(image)
         self.shape = tuple(image.shape[1:])
         self.decoder = DECODERS[self.kind]([each.shape[1] for each in maps]).to(image.device).eval()
         return self

@@ -106,7 +106,9 @@ class Blocks:
         stays = self.p ** (1 / self.size ** len(shape))
         drops = torch.rand(count, 1, *corners, generator=generator, device=generator.device).ge(stays).float()
         pool = {1: functional.max_pool1d, 2: functional.max_pool2d, 3: functional.max_pool3d}[len(shape)]
-        return 1 - pool(drops, self.size, stride=1).squeeze(1)
+        for axis in range(len(shape)):  # one after the other: the largest of the largest
+            drops = pool(drops, [self.size if axis == other else 1 for other in range(len(shape))], stride=1)
+        return 1 - drops.squeeze(1)
 
 
 def noise(mean: Tensor | float, std: Tensor | float) -> Fill:
