@@ -67,6 +67,57 @@ def test_a_function_gives_the_same_twice():
     assert x.grad is None and not x.requires_grad
 
 
+def test_a_module_is_asked_once_until_something_about_it_changes():
+    calls = []
+
+    class Counts(nn.Linear):
+        def forward(self, x):
+            calls.append(len(x))
+            return super().forward(x)
+
+    encoder, x = Counts(3, 4).eval(), torch.rand(2, 3)
+    for _ in range(3):
+        checks.function(encoder, (x,))
+    assert len(calls) == 2
+    checks.function(encoder, (x,), gradient=True)
+    assert len(calls) == 4
+    with torch.inference_mode():
+        checks.function(encoder, (x,))
+    assert len(calls) == 6
+    encoder.register_forward_hook(lambda module, inputs, output: output + torch.rand_like(output))
+    for _ in range(2):  # what has failed is asked again
+        with pytest.raises(ValueError, match="two representations"):
+            checks.function(encoder, (x,))
+
+
+def test_a_module_that_begins_to_draw_is_asked_again():
+    class Loud(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.noise = 0.0
+
+        def forward(self, x):
+            return x + self.noise * torch.rand_like(x)
+
+    encoder, x = Loud().eval(), torch.rand(2, 3)
+    checks.function(encoder, (x,))
+    encoder.noise = 0.5
+    with pytest.raises(ValueError, match="two representations"):
+        checks.function(encoder, (x,))
+    encoder.noise = 0.0
+    encoder.forward = lambda x: torch.rand(len(x), 4)
+    with pytest.raises(ValueError, match="two representations"):
+        checks.function(encoder, (x,))
+
+
+def test_what_is_no_module_is_asked_every_time():
+    calls = []
+    plain = lambda row: calls.append(0) or row  # noqa: E731
+    for _ in range(2):
+        checks.function(plain, (torch.rand(2, 3),))
+    assert len(calls) == 4
+
+
 @pytest.mark.parametrize("draws", [represent, lambda f, x: NEMU(f).fit(x), lambda f, x: lafam(f, f[0], x)])
 def test_what_encodes_refuses_an_encoder_that_draws(draws):
     class Noise(nn.Module):

@@ -397,18 +397,16 @@ def test_rows_in_flight_are_bounded(name, kind):
     inputs, bound = inputs_for(kind), 7
     build, options, choose = arguments(name, inputs)
     options |= {"gradient shap": {"n_samples": 10}, "smooth grad": {"nt_samples": 10, "stdevs": 0.0}}.get(name, {})
-    encoder = Counting(ENCODERS[kind]).eval()
-    explainer = LabelFree(build, encoder)
+    whole, parts = Counting(ENCODERS[kind]).eval(), Counting(ENCODERS[kind]).eval()
     reseed()
-    free = explainer.attribute(inputs, **choose(slice(None)), **options)
-    free_most, free_total = encoder.most, encoder.total
-    encoder.most = encoder.total = 0
+    free = LabelFree(build, whole).attribute(inputs, **choose(slice(None)), **options)
     reseed()
-    bounded = explainer.attribute(inputs, **choose(slice(None)), **options, internal_batch_size=bound)
-    assert 0 < encoder.most <= bound
-    assert encoder.total == free_total
+    split = {"internal_batch_size": bound}
+    bounded = LabelFree(build, parts).attribute(inputs, **choose(slice(None)), **options, **split)
+    assert 0 < parts.most <= bound
+    assert parts.total == whole.total
     if name in ("integrated gradients", "gradient shap", "smooth grad", "deep lift", "deep lift shap"):
-        assert free_most > bound
+        assert whole.most > bound
     if name != "shapley sampling":  # which draws other permutations for other chunks
         assert_close(bounded, free)
 

@@ -1,5 +1,7 @@
 """Checks of an encoder: its mode, its output, and that it is a function at all."""
 
+import weakref
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -52,8 +54,25 @@ def on_copies(encoder, *inputs):
     return encoder(*(value.clone() if isinstance(value, Tensor) else value for value in inputs))
 
 
+_PROVEN = weakref.WeakKeyDictionary()  # modules that `function` has passed, each with the circumstances
+
+
+def _circumstances(module: nn.Module, inputs: tuple[Tensor, ...], gradient: bool) -> tuple:
+    """What a module's answer hangs on besides its weights, so that a module found sound need not be asked again."""
+    parts = tuple(
+        (id(part), len(part._forward_hooks), len(part._forward_pre_hooks), id(part.__dict__.get("forward")))
+        + tuple(value for value in part.__dict__.values() if isinstance(value, bool | int | float | str))
+        for part in module.modules()
+    )
+    modes = gradient, torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+    return modes, parts, *((each.shape[1:], each.dtype, each.device) for each in inputs)
+
+
 def function(encoder, inputs: tuple[Tensor, ...], further: tuple = (), *, gradient: bool = False) -> None:
     """Raise unless `encoder` is a function of its inputs, and where a gradient is needed a differentiable one.
+
+    A module that has passed is asked again only when the inputs' shape or precision, a mode, a hook or a number that
+    one of its parts keeps has changed. What is no module is asked at every call: nothing shows whether it has changed.
 
     Args:
         encoder: in evaluation mode; a representation `(B, D)`, or what else it returns, is compared with itself.
@@ -64,6 +83,11 @@ def function(encoder, inputs: tuple[Tensor, ...], further: tuple = (), *, gradie
     Raises:
         ValueError: the second output differs from the first by more than 0.1 % of its norm, or no gradient comes back.
     """
+    module = isinstance(encoder, nn.Module)
+    proven = _PROVEN.setdefault(encoder, set()) if module else set()
+    now = hash(_circumstances(encoder, inputs, gradient)) if module else 0
+    if now in proven:
+        return
     with torch.set_grad_enabled(gradient):
         asked = tuple(value.detach().clone().requires_grad_(gradient) for value in inputs)
         first = on_copies(encoder, *asked, *further)
@@ -88,3 +112,4 @@ def function(encoder, inputs: tuple[Tensor, ...], further: tuple = (), *, gradie
             "draws at random (dropout that is always on, the sample of a VAE) or keeps a state between calls, and its "
             "map would be one of noise. Let it return the mean, or draw the same at each call."
         )
+    proven.add(now)
