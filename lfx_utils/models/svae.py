@@ -106,11 +106,12 @@ class SVAE(nn.Module):
         features = self.trunk(images)
         if labels is None:
             return normal(self.posterior(features))
-        return normal(self.labelled(torch.cat([features, one_hot(labels, self.classes).to(features)], 1)))
+        return self._labelled(features, labels)
 
     def terms(self, images: Tensor, labels: Tensor, noise: Tensor) -> Terms:
         """Return the terms of Eq. 6 for one sample z of q(z|x,y) an image; noise is ε `(B, D)`."""
-        plain, labelled = self.encode(images), self.encode(images, labels)
+        features = self.trunk(images)
+        plain, labelled = normal(self.posterior(features)), self._labelled(features, labels)
         sample = labelled.sample(noise)
         logits = self.classifier(sample[:, self.halves[0]])
         return Terms(
@@ -131,6 +132,9 @@ class SVAE(nn.Module):
     def transform(self, images: Tensor, nuisance: Tensor) -> Tensor:
         """Return images with their own z1 (its mean) and the given z2, `(B, nuisance_dims)`."""
         return self.decoder(torch.cat([self.encode(images).mean[:, self.halves[0]], nuisance], 1))
+
+    def _labelled(self, features: Tensor, labels: Tensor) -> Normal:
+        return normal(self.labelled(torch.cat([features, one_hot(labels, self.classes).to(features)], 1)))
 
 
 class SemiVAE(nn.Module):
