@@ -30,6 +30,15 @@ def toy():
     )
 
 
+def test_another_size_shows_the_same_places(toy):
+    large = toy.resized(2 * toy.images.shape[-1])
+    assert large.images.shape[-1] == large.masks.shape[-1] == 2 * toy.images.shape[-1]
+    assert torch.equal(large.inside()[:, ::2, ::2], toy.inside()) and torch.equal(large.masks[:, ::2, ::2], toy.masks)
+    back = large.resized(toy.images.shape[-1])
+    assert all(torch.equal(one, other) for one, other in zip(back.boxes, toy.boxes, strict=True))
+    assert torch.equal(back.labels, toy.labels) and len(back) == len(toy)
+
+
 def test_subsets(toy):
     part = toy.subset([2, 0])
     assert len(part) == 2 and part.name == "toy"

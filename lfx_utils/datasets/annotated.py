@@ -44,6 +44,16 @@ class Annotated:
         listed = {name: tuple(getattr(self, name)[row] for row in rows.tolist()) for name in ("boxes", "box_classes")}
         return replace(self, **kept, **listed)
 
+    def resized(self, size: int) -> "Annotated":
+        """Return the same images at another size, so that encoders of several sizes explain the same ones.
+
+        Images are averaged where they shrink, masks take their nearest pixels, boxes keep their places.
+        """
+        scale = size / self.images.shape[-1]
+        images = F.interpolate(self.images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+        masks = F.interpolate(self.masks[:, None].double(), (size, size), mode="nearest-exact")[:, 0].long()
+        return replace(self, images=images.clamp(0, 1), masks=masks, boxes=tuple(each * scale for each in self.boxes))
+
     def foreground(self) -> Tensor:
         """Return bool `(N, H, W)`: the pixels that are known to lie on an object."""
         return (self.masks > 0) & (self.masks != IGNORE)
