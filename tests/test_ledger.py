@@ -6,9 +6,11 @@ import nbformat
 import pandas as pd
 import pytest
 from nbclient import NotebookClient
+from torch import nn
 
 from lfx_utils.chapters import judgement, ledger, start
 from lfx_utils.chapters.claims import published, settings, stands_in
+from lfx_utils.models import autoencoders, capsules, sequences, simclr, vae
 
 ORDER, VALUE, TEST, FIGURE = (
     "LF.F2a.ig-highest",
@@ -112,12 +114,50 @@ def test_a_forgotten_stand_in_is_named_all_the_same():
         if setting.get("data"):
             assert "unnamed data for" in stands_in(record(claim, dataset="")), claim
     assert stands_in(record("LF.F2c.ig-highest", dataset="cifar10")) == ""
-    assert "four convolutions" in stands_in(record("LF.F2c.ig-highest", dataset="cifar10", profile="quick"))
     assert stands_in(record(ORDER)) == ""
 
 
+def test_what_an_encoder_says_of_itself_decides_whether_it_stands_in(session):
+    resnet, small = simclr.cifar_resnet18(), simclr.small_encoder()
+    for encoders, expected in (
+        (resnet, ""),
+        ([resnet, resnet], ""),
+        (small, "a network of four convolutions for the ResNet-18 of LF Table 7"),
+        ([resnet, small], "a network of four convolutions for the ResNet-18 of LF Table 7"),
+        (nn.Linear(1, 1), "an encoder without a name for the ResNet-18 of LF Table 7"),
+    ):
+        ledger.record(session, "LF.F2c.ig-highest", 0.5, dataset=Data("cifar10"), encoder=encoders)
+        (row,) = json.loads((session.out / "01_completeness.json").read_text(encoding="utf-8"))
+        assert stands_in(row) == expected
+
+
+def test_our_models_are_the_papers_only_at_the_printed_size():
+    built = {
+        "LF.F2a.ig-highest": autoencoders.mnist_autoencoder,
+        "LF.F2b.ig-highest": lambda **size: sequences.ecg_autoencoder(**(size or {"latent": 64})),
+        "LF.F3b.dknn-most-above-least": lambda **size: sequences.ecg_autoencoder(**(size or {"latent": 32})),
+    }
+    for claim, build in built.items():
+        assert build().encoder.origin == settings()[claim]["encoder"]
+        assert build(latent=9).encoder.origin != settings()[claim]["encoder"]
+    sizes = {"LF.F6.spearman-mnist": (32, 3), "LF.F6.spearman-dsprites": (64, 6)}
+    for claim, (side, latent) in sizes.items():
+        theirs = settings()[claim]["encoder"]
+        assert vae.mean_encoder(vae.VAE(side, latent)).origin == theirs
+        assert theirs not in (vae.VAE(side, latent, width=16).origin, vae.VAE(2 * side, latent).origin)
+    parts = [capsules.StackedCapsules(**sizes).encoder.origin for sizes in ({}, capsules.SMALL)]
+    theirs = settings()["RE.T1.gradient-shap-reconstruction-scae"]["encoder"].split("; ")
+    assert [part in theirs for part in parts] == [True, False]
+
+
+def test_a_number_about_an_architecture_names_its_encoder(session):
+    with pytest.raises(ValueError, match="pass the encoder that it was computed on"):
+        ledger.record(session, ORDER, 0.5, dataset=Data("mnist"))
+
+
 def test_a_record_says_what_how_and_where(session):
-    ledger.record(session, ORDER, (0.5, 0.4, 0.6), dataset=Data("mnist"), note="n", runs=3)
+    about = {"dataset": Data("mnist"), "encoder": autoencoders.image_encoder()}
+    ledger.record(session, ORDER, (0.5, 0.4, 0.6), note="n", runs=3, **about)
     (row,) = json.loads((session.out / "01_completeness.json").read_text(encoding="utf-8"))
     expected = {"value": 0.5, "low": 0.4, "high": 0.6, "dataset": "mnist", "seed": 0, "profile": "smoke", "runs": 3}
     assert {name: row[name] for name in expected} == expected and "verdict" not in row
@@ -136,7 +176,8 @@ def test_a_later_record_replaces_the_earlier(session):
 
 def test_a_summary_has_a_line_for_each_table(session):
     for pair in ("reconstruction-denoising", "reconstruction-inpainting", "denoising-inpainting"):
-        ledger.record(session, f"LF.T1.{pair}", 0.1 + len(pair), dataset=Data("mnist"))
+        about = {"dataset": Data("mnist"), "encoder": autoencoders.image_encoder()}
+        ledger.record(session, f"LF.T1.{pair}", 0.1 + len(pair), **about)
     last = ledger.summary(session).iloc[-1]
     assert (last.claim, last.verdict, last.published) == ("LF.T1.ranking", "no power", "the order of its rows")
     assert last.ours.startswith("ρ = ")
@@ -159,7 +200,8 @@ def test_bad_records_leave_the_file_as_it_was(session, arguments, error, message
 
 
 def test_a_number_that_is_none_is_stored_as_missing(session):
-    ledger.record(session, ORDER, float("nan"), note="diverged")
+    about = {"note": "diverged", "encoder": autoencoders.image_encoder()}
+    ledger.record(session, ORDER, float("nan"), **about)
     text = (session.out / f"{session.chapter}.json").read_text(encoding="utf-8")
     assert "NaN" not in text and json.loads(text)[0]["value"] is None
     assert ledger.summary(session).verdict.tolist() == ["not computable"]

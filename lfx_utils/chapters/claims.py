@@ -26,7 +26,11 @@ def published() -> pd.DataFrame:
 
 @functools.cache
 def settings() -> dict[str, dict[str, str]]:
-    """By claim id, what the paper measured it on (`data`, `paper`) and what stands in here (`ours`, `smaller`)."""
+    """By claim id, what the paper measured it on and what stands in here.
+
+    `data` are the paper's data sets; `paper` is its encoder in words, and `encoder` the same as our models call it in
+    their `origin`, where we can build it; `ours` is what always stands in.
+    """
     table = pd.read_csv(DATA / "published" / "settings.csv", dtype=str, keep_default_na=False).to_dict("records")
     patterns = [(pattern, row) for row in table for pattern in row["claims"].split()]
     return {
@@ -36,12 +40,16 @@ def settings() -> dict[str, dict[str, str]]:
 
 
 def stands_in(row: dict) -> str:
-    """Say what stands in for the paper's in a record: as it says itself, and as `settings` says of its claim.
+    """Say what stands in for the paper's in a record: as its encoder says, as it says itself, and as `settings` says.
 
     A chapter that forgets to name a stand-in is corrected by the table, so that silence never counts as the paper's.
     """
     setting = settings()[row["id"]]
-    named = row["stand_in"] or setting.get("ours", "") or (row["profile"] != "paper" and setting.get("smaller", ""))
+    theirs = setting.get("encoder", "").split("; ")
+    others = [each for each in row.get("encoder", "").split("; ") if each and each not in theirs]
+    network = f"{' and '.join(others)} for {setting['paper']}" if others and setting else ""
+    said = row["stand_in"] or ("" if network else setting.get("ours", ""))
+    named = "; ".join(filter(None, (network, said)))
     data = setting.get("data", "").split()
     other = f"{row['dataset'] or 'unnamed data'} for {' or '.join(data)}" if data and row["dataset"] not in data else ""
     return "; ".join(filter(None, (named, other)))

@@ -15,11 +15,20 @@ import pandas as pd
 import torch
 
 from lfx_utils.chapters import judgement
-from lfx_utils.chapters.claims import DATA, published
+from lfx_utils.chapters.claims import DATA, published, settings
 
 
 def record(
-    session, claim_id: str, estimate, *, dataset=None, stand_in: str = "", note: str = "", runs: int = 0, void: str = ""
+    session,
+    claim_id: str,
+    estimate,
+    *,
+    dataset=None,
+    encoder=None,
+    stand_in: str = "",
+    note: str = "",
+    runs: int = 0,
+    void: str = "",
 ) -> None:
     """Write one of our numbers into the session's results. Its verdict is derived whenever it is read, and never kept.
 
@@ -32,6 +41,8 @@ def record(
         estimate: our number; or `(number, low, high)` with the ends of its 95 % confidence interval; or None for a
             figure, or where it cannot be computed (`note` then says why).
         dataset: the `Dataset` it was computed on, if any.
+        encoder: the encoder that was explained, or several; each says what it is in its `origin`. It must be named
+            where the claim is about an architecture that we can build, so that none passes for the paper's in silence.
         stand_in: what else stands in for the paper's in this run, beyond what `data/published/settings.csv` names.
         note: one sentence for the scorecard.
         runs: of how many trainings the interval tells; 0 if it tells of something else, such as images.
@@ -39,7 +50,8 @@ def record(
 
     Raises:
         KeyError: an unknown claim id.
-        ValueError: an interval whose ends are in the wrong order, or a missing number without a note.
+        ValueError: an interval whose ends are in the wrong order, a missing number without a note, or no encoder for
+            a number about a known architecture.
     """
     if claim_id not in published().index:
         raise KeyError(f"Unknown claim id {claim_id!r}; the known ones are the rows of data/published/claims.csv.")
@@ -50,6 +62,10 @@ def record(
     interval = interval or None
     if value is None and claim.kind != "figure" and not note:
         raise ValueError(f"{claim_id} has no value; say why in note.")
+    encoders = [encoder] if isinstance(encoder, torch.nn.Module) else encoder or []
+    setting = settings()[claim_id]
+    if value is not None and setting.get("encoder") and not encoders:
+        raise ValueError(f"{claim_id} is about {setting['paper']}; pass the encoder that it was computed on.")
     row = {
         "id": claim_id,
         "value": None if value is None or not math.isfinite(value) else float(value),
@@ -60,6 +76,7 @@ def record(
         "profile": session.profile,
         "dataset": "" if dataset is None else dataset.name,
         "provenance": "" if dataset is None else dataset.provenance,
+        "encoder": "; ".join(dict.fromkeys(getattr(each, "origin", "an encoder without a name") for each in encoders)),
         "stand_in": stand_in,
         "seed": session.seed,
         "chapter": session.chapter,

@@ -55,7 +55,8 @@ def from_timm(name: str, pretrained: bool = True) -> nn.Module:
     network = timm.create_model(name, pretrained=pretrained, num_classes=0)
     recipe = network.pretrained_cfg
     fixed = recipe.get("fixed_input_size", False)
-    return frozen(Pooled(_without_inplace(network), recipe["mean"], recipe["std"], recipe["input_size"][-1], fixed))
+    parts = _without_inplace(network), recipe["mean"], recipe["std"], recipe["input_size"][-1], fixed
+    return frozen(Pooled(*parts), _said(name, "timm", pretrained))
 
 
 def from_torchvision(name: str, pretrained: bool = True) -> nn.Module:
@@ -78,7 +79,8 @@ def from_torchvision(name: str, pretrained: bool = True) -> nn.Module:
     network.set_submodule(last, nn.Identity())
     recipe = weights.transforms()
     fixed = hasattr(network, "image_size")  # vision transformers have it
-    return frozen(Pooled(_without_inplace(network), recipe.mean, recipe.std, recipe.crop_size[0], fixed))
+    parts = _without_inplace(network), recipe.mean, recipe.std, recipe.crop_size[0], fixed
+    return frozen(Pooled(*parts), _said(name, "torchvision", pretrained))
 
 
 def from_hugging_face(name: str) -> nn.Module:
@@ -99,7 +101,12 @@ def from_hugging_face(name: str) -> nn.Module:
     network = getattr(network, "vision_model", network)
     size = getattr(recipe, "crop_size", None) or recipe.size
     side = size.get("height") or size.get("shortest_edge")
-    return frozen(Pooled(_without_inplace(network), recipe.image_mean, recipe.image_std, side))
+    parts = _without_inplace(network), recipe.image_mean, recipe.image_std, side
+    return frozen(Pooled(*parts), _said(name, "Hugging Face", True))
+
+
+def _said(name: str, library: str, pretrained: bool) -> str:
+    return f"{name} of {library}" + ("" if pretrained else ", untrained")
 
 
 def _without_inplace(network: nn.Module) -> nn.Module:

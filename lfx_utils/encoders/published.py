@@ -22,8 +22,10 @@ from lfx_utils.models.vit import ViT
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean and deviation, in [0, 1]
 
 
-def frozen(encoder: nn.Module) -> nn.Module:
-    """Put an encoder into evaluation mode and freeze its parameters."""
+def frozen(encoder: nn.Module, origin: str = "") -> nn.Module:
+    """Put an encoder into evaluation mode and freeze its parameters; `origin` says what it is, for what records it."""
+    if origin:
+        encoder.origin = origin
     return encoder.eval().requires_grad_(False)
 
 
@@ -171,7 +173,7 @@ def pretrained(name: str, root=None, download: bool = False) -> nn.Module:
                 if not download:
                     raise Unavailable(f"there is no {path}")
                 _keep(path, fetch(source.address, timeout=120), source.sha256)
-            return _filled(build(), _state(path, source), path)
+            return frozen(_filled(build(), _state(path, source), path), f"{name}, of its publishers")
         except Unavailable as error:
             reasons.append(str(error))
     raise Unavailable(f"{name} cannot be had: {'; '.join(reasons)}{'' if download else '; pass download=True'}.")
@@ -216,7 +218,7 @@ def own(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _filled(encoder: nn.Module, state: dict[str, Tensor], path: Path) -> nn.Module:
-    """Load the weights, every key and every shape of them, and freeze the encoder."""
+    """Load the weights, every key and every shape of them."""
     target = next((getattr(encoder, part) for part in ("resnet", "vit") if hasattr(encoder, part)), encoder)
     if isinstance(encoder, ViT) and "cls_token" in state:
         state = {_renamed(key): value for key, value in state.items()}
@@ -224,7 +226,7 @@ def _filled(encoder: nn.Module, state: dict[str, Tensor], path: Path) -> nn.Modu
         target.load_state_dict(state)
     except RuntimeError as error:
         raise Unavailable(f"{path} does not fit the architecture ({' '.join(str(error).split()):.200})") from error
-    return frozen(encoder)
+    return encoder
 
 
 # From the keys of DINO and timm to torchvision's, in this order.

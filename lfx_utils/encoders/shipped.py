@@ -54,7 +54,8 @@ def load(name: str) -> nn.Module:
     >>> load("scenes-supervised").training
     False
     """
-    return _encoder(_trained(name))
+    about = card(name)
+    return _encoder(_trained(name), f"{name}, {about['objective']} on {about['data']}")
 
 
 def untrained(name: str, seed: int = 0) -> nn.Module:
@@ -66,7 +67,7 @@ def untrained(name: str, seed: int = 0) -> nn.Module:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _encoder(ARCHITECTURES[card(name)["architecture"]]())
+        return _encoder(ARCHITECTURES[card(name)["architecture"]](), f"{name}, untrained")
 
 
 def classifier(name: str = "efficientnet-lite0") -> nn.Module:
@@ -93,8 +94,8 @@ def _trained(name: str) -> nn.Module:
     return frozen(network)
 
 
-def _encoder(network: nn.Module) -> nn.Module:
-    return frozen(network[:-1] if hasattr(network, "classifier") else network)
+def _encoder(network: nn.Module, origin: str) -> nn.Module:
+    return frozen(network[:-1] if hasattr(network, "classifier") else network, origin)
 
 
 def weights(task: str, run: str) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ def image_encoder(latent: int = 4) -> nn.Sequential:
 
     Source: LF, Table 5.
     """
-    return nn.Sequential(
+    encoder = nn.Sequential(
         nn.Conv2d(1, 8, 3, stride=2, padding=1), nn.ReLU(),
         nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.ReLU(),
         nn.BatchNorm2d(16), nn.ReLU(),
@@ -20,6 +20,8 @@ def image_encoder(latent: int = 4) -> nn.Sequential:
         nn.Linear(288, 128), nn.ReLU(),
         nn.Linear(128, latent),
     )  # fmt: skip
+    encoder.origin = f"the encoder of LF Table 5 with {latent} units"
+    return encoder
 
 
 def image_decoder(latent: int = 4) -> nn.Sequential:

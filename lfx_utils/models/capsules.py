@@ -144,6 +144,7 @@ class CapsuleEncoder(nn.Module):
 
     def __init__(self, parts: PartCapsules):
         super().__init__()
+        self.origin = f"a capsule autoencoder of {len(parts.logits)} parts"
         self.parts = parts
 
     def forward(self, images: Tensor) -> Tensor:

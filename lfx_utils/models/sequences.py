@@ -14,6 +14,7 @@ class LSTMEncoder(nn.Module):
 
     def __init__(self, latent: int = 64, channels: int = 1):
         super().__init__()
+        self.origin = f"the recurrent encoder of LF Table 6 with {latent} units"
         self.first = nn.LSTM(channels, 2 * latent, batch_first=True)
         self.second = nn.LSTM(2 * latent, latent, batch_first=True)
 
@@ -59,6 +60,7 @@ class WindowTransformer(nn.Module):
         super().__init__()
         if steps % window:
             raise ValueError(f"steps must be a multiple of window, got steps={steps} and window={window}.")
+        self.origin = "a small transformer over windows"
         self.window = window
         self.embed = nn.Linear(window, width)
         self.position = nn.Parameter(0.02 * torch.randn(1, steps // window, width))

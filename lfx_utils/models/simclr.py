@@ -23,6 +23,7 @@ def cifar_resnet18() -> nn.Module:
     for module in network.modules():
         if isinstance(module, nn.ReLU):
             module.inplace = False
+    network.origin = "the ResNet-18 of LF Table 7"
     return network
 
 
@@ -31,7 +32,9 @@ def small_encoder(width: int = 32) -> nn.Sequential:
     layers: list[nn.Module] = []
     for inputs, outputs in zip((3, width, 2 * width, 4 * width), (width, 2 * width, 4 * width, 4 * width)):
         layers += [nn.Conv2d(inputs, outputs, 3, stride=2, padding=1), nn.BatchNorm2d(outputs), nn.ReLU()]
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    encoder = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    encoder.origin = "a network of four convolutions"
+    return encoder
 
 
 def projected(encoder: nn.Module, features: int, hidden: int = 2048, output: int = 128) -> nn.Sequential:

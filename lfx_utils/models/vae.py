@@ -51,6 +51,7 @@ class VAE(nn.Module):
             down += [nn.Conv2d(width if stage else 1, width, 4, stride=2, padding=1), nn.ReLU()]
             up += [nn.ReLU(), nn.ConvTranspose2d(width, width if stage < stages - 1 else 1, 4, stride=2, padding=1)]
         self.latent = latent
+        self.origin = f"the VAE of LF Tables 8 and 9 with {latent} units and {width} channels on {size} x {size} pixels"
         self.encoder = nn.Sequential(
             *down, nn.Flatten(),
             nn.Linear(16 * width, dense), nn.ReLU(),
@@ -86,6 +87,7 @@ def mean_encoder(vae: VAE) -> nn.Sequential:
     """The encoder µ that the chapter explains, images `(B, 1, S, S)` to `(B, D)`; it shares the VAE's weights."""
     encoder = nn.Sequential(*vae.encoder, Means().train(vae.training))
     encoder.training = vae.training  # `train` would reach into the VAE's layers
+    encoder.origin = vae.origin
     return encoder
 
 
