@@ -18,7 +18,18 @@ def generated(everything: list[Chapter]) -> dict[str, str]:
     for chapter in everything:
         figures += ["", f"## {{doc}}`/notebooks/{chapter.name}`", "", *chapter.figures()]
     named = (("verdicts", verdicts), ("times", times), ("figures", figures))
+    named += (("seeds", seeds(ROOT / "data" / "reference" / "seeds.csv")),)
     return {name: "\n".join(lines) for name, lines in named} | errata(everything) | speed.tables()
+
+
+def seeds(path: Path) -> list[str]:
+    """Return by chapter how often the intervals of one run hold the numbers of two others."""
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = [(row["chapter"], int(row["held"]), int(row["of"])) for row in csv.DictReader(file)]
+    lines = ["| chapter | numbers of other seeds | inside the interval of seed 0 |", "|---|---|---|"]
+    lines += [f"| {{doc}}`/notebooks/{name}` | {count} | {hits / count:.0%} |" for name, hits, count in rows]
+    hits, count = (sum(row[place] for row in rows) for place in (1, 2))
+    return [*lines, f"| all | {count} | {hits / count:.0%} |"]
 
 
 def headline(path: Path) -> list[str]:

@@ -11,7 +11,7 @@ KEPT = ("job", "seconds", "versions", "machine", "threads", "date")
 
 
 def tables(folder: Path = FOLDER) -> dict[str, str]:
-    """Return the table of races, what else they measured, which peers to prefer, how they were run, and the GPU's."""
+    """Return the table of races, their other facts, the peers to prefer, how they were run, the GPU's, the hours."""
     rows = read(folder / "cpu.json") or []
     named = {
         "speed-table": races(rows),
@@ -19,6 +19,7 @@ def tables(folder: Path = FOLDER) -> dict[str, str]:
         "speed-prefer": prefer(rows),
         "speed-run": run(rows),
         "speed-gpu": gpu(read(folder / "gpu.json")),
+        "speed-settings": settings(read(folder / "settings.json")),
     }
     return {name: "\n".join(lines) for name, lines in named.items()}
 
@@ -91,3 +92,15 @@ def gpu(found: Mapping | None) -> list[str]:
     lines = [f"Run on {found['device']} with torch {found['torch']}.", ""]
     parts = {name: part for name, part in found.items() if isinstance(part, Mapping)}
     return lines + [f"- {name}; {said(part)}." for name, part in parts.items()]
+
+
+def settings(found: Mapping | None) -> list[str]:
+    """Return what the papers' settings would take, hours of one core each."""
+    if found is None:
+        return ["`python -m benchmarks.settings` has not been run."]
+    lines = ["| setting | one step, ms | steps | trainings | hours of one core |", "|---|---|---|---|---|"]
+    for row in found["rows"]:
+        numbers = f"{1e3 * row['step']:.3g} | {row['steps']:,} | {row['trainings']} | {row['hours']:,.1f}"
+        lines.append(f"| {row['setting']} | {numbers} |")
+    about = f"Measured on: {found['machine']}, {found['threads']} thread, torch {found['torch']}, {found['date']}."
+    return [*lines, "", about]

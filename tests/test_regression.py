@@ -46,6 +46,14 @@ def test_bands_are_made_and_a_wrong_sign_is_found(tmp_path, monkeypatch):
     assert regression.outside(records([-9.0], dataset="digits")) == []
 
 
+def test_intervals_of_one_run_are_held_against_the_others():
+    first, second, third = (records([value])[0] | {"chapter": "c"} for value in (0.5, 0.55, 0.8))
+    bare = {"id": "LF.F2a.saliency-above-random", "low": None, "high": None, "chapter": "c"}
+    runs = [[first, first | bare], [second, second | bare], [third]]
+    assert regression.held(runs) == {"c": (1, 2)}
+    assert regression.held(runs[:1]) == {}
+
+
 def test_the_last_built_book_lies_in_its_bands():
     paths = sorted((ROOT / "_build" / "results" / "quick").glob("*.json"))
     if not paths:

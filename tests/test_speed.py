@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+
+from benchmarks import settings
+
 ROOT = Path(__file__).resolve().parents[1]
 ROW = {"versions": {"torch": "2.0"}, "machine": "a machine, 2 cores", "threads": 1, "date": "2026-01-01"}
 
@@ -35,7 +39,31 @@ def test_the_tables(tmp_path):
 
 
 def test_nothing_measured_yet(tmp_path):
-    assert "has not been run" in tables(tmp_path)["speed-table"]
+    found = tables(tmp_path)
+    assert "has not been run" in found["speed-table"] and "has not been run" in found["speed-settings"]
+
+
+def test_the_hours_of_published_settings(tmp_path):
+    row = {"setting": "a network", "step": 0.36, "steps": 1_000, "trainings": 5, "hours": 0.5}
+    about = {"machine": "a machine", "threads": 1, "torch": "2.0", "date": "2026-01-01"}
+    (tmp_path / "settings.json").write_text(json.dumps(about | {"rows": [row]}), encoding="utf-8")
+    found = tables(tmp_path)["speed-settings"]
+    assert "| a network | 360 | 1,000 | 5 | 0.5 |" in found and "a machine, 1 thread, torch 2.0, 2026-01-01" in found
+
+
+def test_a_step_is_timed_and_its_hours_multiplied():
+    least = settings.least(lambda: sum(range(100_000)))
+    assert 0 < least < 1
+    assert settings.rebuilding(torch.nn.Linear(2, 2), 4, 2) > 0
+    assert all(callable(measure) and steps > 0 < trainings for measure, steps, trainings in settings.ITEMS.values())
+
+
+def test_the_kept_hours_are_those_of_the_settings_that_the_program_times():
+    found = json.loads((ROOT / "data" / "benchmarks" / "settings.json").read_text(encoding="utf-8"))
+    assert [row["setting"] for row in found["rows"]] == list(settings.ITEMS)
+    for row, (_, steps, trainings) in zip(found["rows"], settings.ITEMS.values(), strict=True):
+        assert (row["steps"], row["trainings"]) == (steps, trainings)
+        assert abs(row["hours"] - row["step"] * steps * trainings / 3_600) < 1e-9
 
 
 def test_every_kept_race_has_a_peer_and_the_page_includes_every_table():
