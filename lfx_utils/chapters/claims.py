@@ -25,6 +25,12 @@ def published() -> pd.DataFrame:
 
 
 @functools.cache
+def rows() -> dict[str, tuple]:
+    """By claim id, its row of the table of claims as a named tuple: pandas makes a series of one, ten times slower."""
+    return {row.Index: row for row in published().itertuples()}
+
+
+@functools.cache
 def settings() -> dict[str, dict[str, str]]:
     """By claim id, what the paper measured it on and what stands in here.
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from lfx_utils.chapters import verdicts
+from lfx_utils.chapters import claims, verdicts
 from lfx_utils.chapters.claims import published, stands_in
 from lfx_utils.chapters.verdicts import ABSENT, BESIDE, DRAWN, ELSEWHERE, PENDING, VOID, Number
 
@@ -36,13 +36,13 @@ def judge(rows: dict[str, dict]) -> dict[str, Judged]:
     Returns:
         For every claim that the run recorded, and every table of which it recorded a cell, what follows.
     """
-    found = {claim: alone(published().loc[claim], row) for claim, row in rows.items()}
+    found = {claim: alone(claims.rows()[claim], row) for claim, row in rows.items()}
     for fit, *compared in comparisons(rows):
         found |= {claim: Judged(said, f"p = {p:.2g}") for claim, (said, p) in zip(fit, verdicts.numbers(*compared))}
     return found | {claim: ranked(group, rows) for claim, group in tables(rows)}
 
 
-def alone(claim: pd.Series, row: dict) -> Judged:
+def alone(claim: tuple, row: dict) -> Judged:
     """Judge a record by itself; of a number only whether there is anything to compare."""
     if claim.kind == "figure":
         return Judged(DRAWN)
@@ -62,14 +62,14 @@ def alone(claim: pd.Series, row: dict) -> Judged:
     return Judged(placed(said, row), stands_in(row))
 
 
-def below_chance(claim: pd.Series, low: float) -> str:
+def below_chance(claim: tuple, low: float) -> str:
     """Say that a model does not beat a constant, or nothing."""
     if claim.chance and low <= float(claim.chance):
         return f"not above the {claim.chance} {claim.unit} of a constant answer"
     return ""
 
 
-def passed(claim: pd.Series, low: float, high: float) -> bool:
+def passed(claim: tuple, low: float, high: float) -> bool:
     """Say whether a test of our own came out as it should: a sign, or a number within its tolerance."""
     if claim.published in ("+", "-"):
         return verdicts.statement(low, high, claim.published) == "holds"
@@ -111,7 +111,7 @@ def strata(group: pd.DataFrame, rows: dict[str, dict]) -> list[list[str]]:
     """
     found = []
     for _, stratum in group.groupby("stratum"):
-        judged = {claim: alone(stratum.loc[claim], rows[claim]).verdict for claim in stratum.index}
+        judged = {claim: alone(claims.rows()[claim], rows[claim]).verdict for claim in stratum.index}
         fit = [claim for claim, verdict in judged.items() if verdict == BESIDE]
         found.append((len(fit) / len(stratum), fit))
     whole = any(share == 1 for share, _ in found)
@@ -128,7 +128,7 @@ def ranked(group: pd.DataFrame, rows: dict[str, dict]) -> Judged:
     """Judge a table by the order of its rows."""
     result = verdicts.agreement(pairs(group, rows))
     if result.verdict == ABSENT:
-        each = [alone(group.loc[claim], rows[claim]) for claim in group.index]
+        each = [alone(claims.rows()[claim], rows[claim]) for claim in group.index]
         return next((one for one in each if one.verdict == VOID), each[0])
     apart = max((rows[claim] for claim in group.index), key=lambda row: bool(stands_in(row)))
     basis = f"ρ = {result.rho:.2f}, p = {min(result.p, result.reverse):.2g}, {result.cells} cells"
