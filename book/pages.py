@@ -27,19 +27,14 @@ def mend(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     if "</head>" not in text:  # a redirect, or a piece of the theme
         return
-    if "_modules" in path.parts:  # source code: thousands of tags, and nothing in them to mend
-        before, head, rest = re.split(r"(?=<head>)|(?<=</head>)", text, maxsplit=2)
-        page = BeautifulSoup(head, "html.parser")
-    else:
-        before, rest = "", ""
-        page = BeautifulSoup(text, "html.parser")
+    page = BeautifulSoup(text, "html.parser")
     drop_scripts(page, searches=path.name == "search.html")
     drop_mathjax(page)
     describe(page)
     head_cells(page)
     name_folds(page)
     pictures(page, path)
-    path.write_text(f"{before}{page}{rest}", encoding="utf-8")
+    path.write_text(str(page), encoding="utf-8")
 
 
 def drop_scripts(page: Tag, searches: bool = False) -> None:

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BOOK, WELCOME = ROOT / "book", ROOT / "book" / "_static" / "welcome"
 sys.path.insert(0, str(BOOK))
 import pages  # noqa: E402
+import source_links  # noqa: E402
 
 HEAD = """<html><head><meta name="viewport" content="width"><meta name="viewport" content="width">
 <meta property="og:title" content="The book"><title>Masks — The book</title>
@@ -80,14 +81,17 @@ def test_an_arrow_of_the_contents_has_a_name(tmp_path):
     assert bare["aria-label"] == "Pages below this one" and not named.has_attr("aria-label")
 
 
-def test_a_page_of_source_code_keeps_its_body_to_the_letter(tmp_path):
-    (tmp_path / "_modules").mkdir()
-    body = "<body><pre>if a &lt; b:<br>  <b>x</B></pre></body></html>"
-    path = tmp_path / "_modules" / "code.html"
-    path.write_text(HEAD + body, encoding="utf-8")
-    pages.finish(tmp_path)
-    text = path.read_text(encoding="utf-8")
-    assert text.endswith(f"</head>{body}") and "thebe" not in text and text.count("<head>") == 1
+def test_source_links_lead_to_the_lines_of_the_object():
+    def lines(module, name):
+        return source_links.address("py", {"module": module, "fullname": name})
+
+    home = f"{source_links.REPOSITORY['url']}/blob/main/lfx_utils/"
+    found = lines("lfx_utils.models.vae", "VAE.decode")
+    place, first, last = re.fullmatch(rf"{home}(.+)#L(\d+)-L(\d+)", found).groups()
+    code = (ROOT / "lfx_utils" / place).read_text(encoding="utf-8").splitlines()[int(first) - 1 : int(last)]
+    assert code[0].strip().startswith("def decode(") and code[-1].strip() == "return self.decoder(latents).sigmoid()"
+    assert lines("lfx_utils.models.vae", "Pass.logits") is None and lines("lfx_utils.models.vae", "nothing") is None
+    assert source_links.address("c", {"module": "lfx_utils", "fullname": "x"}) is None
 
 
 STRANGER = """
