@@ -24,6 +24,8 @@ def generated(everything: list[Chapter]) -> dict[str, str]:
 
 def seeds(path: Path) -> list[str]:
     """Return by chapter how often the intervals of one run hold the numbers of two others."""
+    if not path.is_file():
+        return ["The chapters have not been run with several seeds."]
     with path.open(newline="", encoding="utf-8") as file:
         rows = [(row["chapter"], int(row["held"]), int(row["of"])) for row in csv.DictReader(file)]
     lines = ["| chapter | numbers of other seeds | inside the interval of seed 0 |", "|---|---|---|"]

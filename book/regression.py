@@ -92,7 +92,10 @@ def held(runs: list[list[dict]]) -> dict[str, tuple[int, int]]:
 
 def compare(folders: list[Path]) -> None:
     """Write the table of `held` for these folders, one run each."""
-    runs = [[row for path in sorted(f.glob("*.json")) for row in json.loads(path.read_text("utf-8"))] for f in folders]
+    runs = [
+        [row for path in sorted(folder.glob("*.json")) for row in json.loads(path.read_text(encoding="utf-8"))]
+        for folder in folders
+    ]
     with SEEDS.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("chapter", "held", "of"))

@@ -356,6 +356,7 @@ def test_today_s_transformers(name, recipe, theirs, width, tmp_path, monkeypatch
     encoder, images = encoders.pretrained(name, tmp_path), torch.rand(2, 3, 224, 224)
     assert torch.allclose(encoder(images), network(Normalise(*recipe)(images)), atol=1e-5)
     assert encoder(images).shape == (2, width) and not any(module.training for module in encoder.modules())
+    assert encoder.origin.startswith(name)
     side = 4 * encoder.vit.patch_embed.patch_size[0]  # another size than it was trained on
     assert encoder(torch.rand(1, 3, side, side)).shape == (1, width)
 

@@ -161,10 +161,11 @@ def pretrained(name: str, root=None, download: bool = False) -> nn.Module:
     if name not in PRETRAINED:
         raise ValueError(f"name must be one of {', '.join(PRETRAINED)}; got {name!r}.")
     build, sources = PRETRAINED[name]
+    origin = f"{name}, of its publishers"
     folder = data_root(root) / "weights"
     converted = folder / f"{name}.safetensors"
     if converted.is_file():
-        return _filled(build(), _state(converted, Source("")), converted)
+        return frozen(_filled(build(), _state(converted, Source("")), converted), origin)
     reasons = []
     for source in sources:
         path = converted if source.address.endswith(".safetensors") else folder / Path(source.address).name
@@ -173,7 +174,7 @@ def pretrained(name: str, root=None, download: bool = False) -> nn.Module:
                 if not download:
                     raise Unavailable(f"there is no {path}")
                 _keep(path, fetch(source.address, timeout=120), source.sha256)
-            return frozen(_filled(build(), _state(path, source), path), f"{name}, of its publishers")
+            return frozen(_filled(build(), _state(path, source), path), origin)
         except Unavailable as error:
             reasons.append(str(error))
     raise Unavailable(f"{name} cannot be had: {'; '.join(reasons)}{'' if download else '; pass download=True'}.")
