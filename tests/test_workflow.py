@@ -17,7 +17,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 START = "from lfx_utils.chapters import ledger, start\nsession = start(chapter, profile, seed)"
-CLAIM = "LF.PA.3.general-map-breaks"
+CLAIM = "RX.T1.relax-above-u-relax"
 
 
 def notebook(chapter: str, *code: str) -> nbformat.NotebookNode:
