@@ -110,6 +110,17 @@ def test_a_module_that_begins_to_draw_is_asked_again():
         checks.function(encoder, (x,))
 
 
+def test_a_module_with_further_arguments_is_asked_every_time():
+    class Switched(nn.Module):
+        def forward(self, x, noise):
+            return x + noise * torch.rand_like(x)
+
+    encoder, x = Switched().eval(), torch.rand(2, 3)
+    checks.function(encoder, (x,), (0.0,))
+    with pytest.raises(ValueError, match="two representations"):
+        checks.function(encoder, (x,), (0.5,))
+
+
 def test_what_is_no_module_is_asked_every_time():
     calls = []
     plain = lambda row: calls.append(0) or row  # noqa: E731

@@ -72,7 +72,7 @@ def function(encoder, inputs: tuple[Tensor, ...], further: tuple = (), *, gradie
     """Raise unless `encoder` is a function of its inputs, and where a gradient is needed a differentiable one.
 
     A module that has passed is asked again only when the inputs' shape or precision, a mode, a hook or a number that
-    one of its parts keeps has changed. What is no module is asked at every call: nothing shows whether it has changed.
+    one of its parts keeps has changed. What is no module, or is given further arguments, is asked at every call.
 
     Args:
         encoder: in evaluation mode; a representation `(B, D)`, or what else it returns, is compared with itself.
@@ -83,7 +83,7 @@ def function(encoder, inputs: tuple[Tensor, ...], further: tuple = (), *, gradie
     Raises:
         ValueError: the second output differs from the first by more than 0.1 % of its norm, or no gradient comes back.
     """
-    module = isinstance(encoder, nn.Module)
+    module = isinstance(encoder, nn.Module) and not further  # further arguments may switch something on
     proven = _PROVEN.setdefault(encoder, set()) if module else set()
     now = hash(_circumstances(encoder, inputs, gradient)) if module else 0
     if now in proven:
