@@ -129,6 +129,8 @@ def typeset(everything: list[Chapter]) -> str:
         write(source / "book" / "generated" / f"{name}.md", companions.relinked(text, shown))
     for path in (everything[0].records.parent / "scorecard").glob("scorecard.*"):
         shutil.copy(path, source / "book" / "_static")
+    if (values := everything[0].records.parent / "values").is_dir():
+        shutil.copytree(values, source / "book" / "_static" / "values")
     parts = [changes.digest([source, ROOT / "book" / "pages.py"], ROOT), changes.digest([ROOT / "lfx_utils"], ROOT)]
     parts += [changes.version(name) for name in TYPESETTERS]
     state, mark = hashlib.sha256("".join(parts).encode()).hexdigest(), final / ".made-from"

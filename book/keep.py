@@ -1,15 +1,17 @@
-"""Keep a long run: its records in `data/results`, and the encoders that it trained in `data/checkpoints`.
+"""Keep a long run: its records and values in `data/results`, and the encoders that it trained in `data/checkpoints`.
 
     python book/keep.py 04_pretext_tasks --out OUT --encoders pretext --command "papermill … -p profile paper"
 
 Of the checkpoints `CHAPTER-TASK-SEED-RUN.pt` the encoder's weights at the best epoch are kept, one file a task, with a
-card of what training was like.
+card of what training was like. With `--snapshots` the whole model is kept in half precision, as it was at each snapshot
+and, last, at the best epoch.
 """
 
 import argparse
 import hashlib
 import json
 import re
+import shutil
 from itertools import groupby
 from pathlib import Path
 
@@ -38,8 +40,11 @@ def records(source: Path, target: Path, command: str, claims: str = "") -> int:
     return len(kept)
 
 
-def encoders(checkpoints: list[Path], chapter: str, folder: Path, about: dict) -> None:
-    """Write one safetensors file a task, with a card that begins with `about`; parameters are named `SEED-RUN.NAME`."""
+def encoders(checkpoints: list[Path], chapter: str, folder: Path, about: dict, snapshots: bool = False) -> None:
+    """Write one safetensors file a task, with a card that begins with `about`; parameters are named `SEED-RUN.NAME`.
+
+    With `snapshots` they are those of whole models, named `SEED-RUN.NUMBER.NAME`.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     names = {path: path.stem.removeprefix(f"{chapter}-") for path in checkpoints}
     for task, paths in groupby(sorted(checkpoints), lambda path: names[path].split("-", 1)[0]):
@@ -48,10 +53,13 @@ def encoders(checkpoints: list[Path], chapter: str, folder: Path, about: dict) -
             state = torch.load(path, weights_only=True, map_location="cpu")
             loss, best = state["best"]
             run = names[path].split("-", 1)[1]
-            for name, tensor in best.items():
-                if name.startswith(PART):
-                    tensors[f"{run}.{name.removeprefix(PART)}"] = tensor.contiguous()
             history = state["history"]
+            if snapshots:
+                for number, weights in enumerate([*history["snapshots"], best]):
+                    tensors |= {f"{run}.{number}.{name}": halved(tensor) for name, tensor in weights.items()}
+            else:
+                encoder = {name.removeprefix(PART): tensor for name, tensor in best.items() if name.startswith(PART)}
+                tensors |= {f"{run}.{name}": tensor.contiguous() for name, tensor in encoder.items()}
             runs[run] = {
                 "epochs": state["epoch"],
                 "best_epoch": history["best_epoch"] + 1,
@@ -65,6 +73,11 @@ def encoders(checkpoints: list[Path], chapter: str, folder: Path, about: dict) -
         file.with_suffix(".json").write_text(json.dumps(card, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def halved(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in half precision if it holds fractions, else as it is."""
+    return (tensor.half() if tensor.is_floating_point() else tensor).contiguous()
+
+
 def main() -> None:
     """Keep what the command line names."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -74,16 +87,21 @@ def main() -> None:
     parser.add_argument("--profile", default="paper")
     parser.add_argument("--claims", default="", help="keep only records whose claim's id matches this")
     parser.add_argument("--encoders", help="also keep the encoders, in this folder of data/checkpoints")
+    parser.add_argument("--snapshots", help="also keep models with their snapshots, in this folder")
     options = parser.parse_args()
     source, name = options.out / options.profile, f"{options.chapter}.json"
-    print(records(source / name, ROOT / "data" / "results" / name, options.command, options.claims), "records")
-    if options.encoders:
+    results = ROOT / "data" / "results"
+    print(records(source / name, results / name, options.command, options.claims), "records")
+    for path in (source / "values").glob(f"{options.chapter}-*.csv"):
+        (results / "values").mkdir(exist_ok=True)
+        shutil.copyfile(path, results / "values" / path.name)
+    if options.encoders or options.snapshots:
         found = list((source / "checkpoints").glob(f"{options.chapter}-*.pt"))
-        folder = ROOT / "data" / "checkpoints" / options.encoders
+        folder = ROOT / "data" / "checkpoints" / (options.encoders or options.snapshots)
         row = next(row for row in json.loads((source / name).read_text(encoding="utf-8")) if row["dataset"])
         about = {"command": options.command, "licence": "As the project."}
         about |= {key: row[key] for key in ("dataset", "seed", "device", "versions")}
-        encoders(found, options.chapter, folder, about)
+        encoders(found, options.chapter, folder, about, bool(options.snapshots))
         print(len(found), "encoders")
 
 

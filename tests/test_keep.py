@@ -53,6 +53,41 @@ def test_the_best_weights_are_kept(tmp_path, monkeypatch):
     assert about["test_loss"] == pytest.approx(min(history.validation), abs=1e-6)
 
 
+def test_models_are_kept_with_their_snapshots(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    images, model = torch.rand(12, 1, 28, 28), autoencoders.mnist_autoencoder()
+    checkpoint = tmp_path / "03_consistency_examples-digits-1.pt"
+    options = {"epochs": 12, "batch_size": 4, "validation": (images,), "checkpoint": checkpoint, "snapshot_every": 1}
+    history = fit(model, lambda model, x: (model(x) - x).square().mean(), (images,), **options)
+    keep.encoders([checkpoint], "03_consistency_examples", tmp_path / "snapshots", {"command": "x"}, snapshots=True)
+    monkeypatch.setattr(shipped, "CHECKPOINTS", tmp_path)
+    states = [*history.snapshots, model.state_dict()]  # twelve and one, so that their order is not the alphabet's
+    found = encoders.snapshots("1")
+    assert len(found) == len(states) == 13
+    for theirs, ours in zip(found, states, strict=True):
+        assert theirs.keys() == ours.keys()
+        for name, each in ours.items():
+            assert theirs[name].dtype == each.dtype, name
+            torch.testing.assert_close(theirs[name], each, rtol=1e-3, atol=1e-6)
+
+
+def test_three_trainings_ship_with_their_snapshots():
+    images = load("digits", train=1, test=100).test
+    runs = encoders.card("digits", "snapshots")["runs"]
+    assert set(runs) == {"0", "1", "2"}
+    for run, about in runs.items():
+        torch.manual_seed(0)
+        model, errors = autoencoders.mnist_autoencoder().eval(), []
+        for state in (model.state_dict(), *encoders.snapshots(run)):
+            model.load_state_dict(state)
+            with torch.no_grad():
+                errors.append((model(images) - images).square().mean().item())
+        assert len(errors) == 1 + about["epochs"] // 10 + 1
+        assert max(errors[1:]) < 0.75 * errors[0]  # they have seen MNIST, these digits are of another hand
+    with pytest.raises(ValueError, match="run must be one of 0, 1, 2; got '7'"):
+        encoders.snapshots("7")
+
+
 def test_newer_records_replace_older_ones(tmp_path):
     old, new = [{"id": "a", "value": 1}, {"id": "b", "value": 2, "cell": 4}], [{"id": "b", "value": 3, "cell": 5}]
     (tmp_path / "run.json").write_text(json.dumps(new), encoding="utf-8")

@@ -207,6 +207,17 @@ def test_a_number_that_is_none_is_stored_as_missing(session):
     assert ledger.summary(session).verdict.tolist() == ["not computable"]
 
 
+def test_values_are_kept_for_others_to_recompute(session):
+    table = pd.DataFrame({"training": [0, 1], "training's error": [0.125, 1 / 3]})
+    path = ledger.keep(session, "errors", table)
+    assert path == session.out / "values" / f"{session.chapter}-errors.csv"
+    pd.testing.assert_frame_equal(pd.read_csv(path), table, rtol=1e-5)
+    ledger.keep(session, "errors", table[:1])
+    assert len(pd.read_csv(path)) == 1
+    with pytest.raises(ValueError, match="no values to keep as 'errors'"):
+        ledger.keep(session, "errors", table[:0])
+
+
 def test_an_empty_session_has_no_summary(session):
     with pytest.raises(FileNotFoundError, match="recorded no claim yet"):
         ledger.summary(session)

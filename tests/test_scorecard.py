@@ -130,3 +130,11 @@ def test_the_files_for_machines_hold_the_same_rows(folder):
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no folder of records at .*nowhere"):
         scorecard.collect(tmp_path / "nowhere")
+
+
+def test_the_values_that_chapters_kept_are_linked(tmp_path):
+    assert scorecard.links(tmp_path) == ""
+    for name in ("05-vaes.csv", "02-shifts.csv", "notes.txt"):
+        (tmp_path / name).write_text("a\n1\n", encoding="utf-8")
+    text = scorecard.links(tmp_path)
+    assert text.index("02-shifts.csv") < text.index('href="../_static/values/05-vaes.csv"') and "notes" not in text

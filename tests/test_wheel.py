@@ -34,7 +34,7 @@ try:
 except FileNotFoundError as error:
     complaint = str(error)
 print(json.dumps([str(package), (package / "py.typed").is_file(), encoders.names(), decoders, list(first.shape),
-                  len(encoders.weights("rec", "0-0")), complaint]))
+                  len(encoders.weights("rec", "0-0")), len(encoders.snapshots("0")), complaint]))
 """
 
 
@@ -74,11 +74,14 @@ def run(command, folder):
 
 @pytest.mark.long
 def test_what_ships_is_found(python, tmp_path):
-    package, typed, names, decoders, shape, layers, complaint = json.loads(run([python, "-c", FOUND], tmp_path))
+    package, typed, names, decoders, shape, layers, snapshots, complaint = json.loads(
+        run([python, "-c", FOUND], tmp_path)
+    )
     assert Path(package).is_relative_to(python.parents[1]) and typed
     assert tuple(names) == encoders.names()
     assert decoders == sorted(path.stem for path in (shipped.CHECKPOINTS / "nem-u").glob("*.safetensors"))
     assert shape == [3, 224, 224] and layers == len(encoders.weights("rec", "0-0"))
+    assert snapshots == len(encoders.snapshots("0"))
     assert "work from a clone" in complaint  # what only the chapters need
 
 

@@ -128,6 +128,25 @@ def _cell() -> int | None:
     return shell and len(shell.user_ns["In"]) - 1
 
 
+def keep(session, name: str, table: pd.DataFrame) -> Path:
+    """Write the values behind a chapter's intervals, that others may compute them anew; return the file's path.
+
+    Args:
+        session: from `lfx_utils.chapters.session.start`.
+        name: of the file, `<session.out>/values/<chapter>-<name>.csv`; an older one is replaced.
+        table: a row for each training, image or test example, its columns naming data, method and training.
+
+    Raises:
+        ValueError: a table without rows.
+    """
+    if table.empty:
+        raise ValueError(f"There are no values to keep as {name!r}.")
+    path = session.out / "values" / f"{session.chapter}-{name}.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table.to_csv(path, index=False, float_format="%.6g")
+    return path
+
+
 def read(path: Path) -> dict[str, dict]:
     """Return the records of a file, by claim id; none if there is no such file."""
     return {row["id"]: row for row in json.loads(path.read_text(encoding="utf-8"))} if path.exists() else {}

@@ -156,6 +156,15 @@ def page(frame: pd.DataFrame) -> str:
 </thead><tbody>{body}</tbody></table></div></div>{SCRIPT}"""
 
 
+def links(folder: Path) -> str:
+    """Return a paragraph that links to the values that chapters kept, for others to recompute; empty if none did."""
+    names = [html.escape(path.name) for path in sorted(folder.glob("*.csv"))]
+    if not names:
+        return ""
+    files = ", ".join(f'<a href="../_static/values/{name}">{name}</a>' for name in names)
+    return f"<p>The values behind the intervals, a row for each training, image or test example: {files}.</p>"
+
+
 def link(claim: str, row: pd.Series) -> str:
     """Return a claim's id as a link to the cell that recorded it, or to its chapter."""
     where = f"{row['page']}.html" + ("" if pd.isna(row["cell"]) else f"#cell-{row['cell']:.0f}")

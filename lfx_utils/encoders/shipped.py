@@ -33,14 +33,21 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in CHECKPOINTS.glob("*.safetensors")))
 
 
-def card(name: str) -> dict:
+def card(name: str, folder: str = "") -> dict:
     """Return an encoder's card: command, data, seed, licence, scores beside chance and an untrained network's.
+
+    Args:
+        name: of an encoder, or of a task of chapter 4 with `folder="pretext"`, whose card lists its trainings.
+        folder: below the checkpoints.
 
     Raises:
         ValueError: an unknown name.
         FileNotFoundError: the package was copied without its checkpoints.
+
+    >>> card("den", "pretext")["runs"]["0-4"]["epochs"]
+    100
     """
-    return json.loads(_path("name", name).with_suffix(".json").read_text(encoding="utf-8"))
+    return json.loads(_path("name", name, folder).with_suffix(".json").read_text(encoding="utf-8"))
 
 
 def load(name: str) -> nn.Module:
@@ -112,7 +119,33 @@ def weights(task: str, run: str) -> dict[str, Tensor]:
     >>> weights("rec", "0-0")["0.weight"].shape
     torch.Size([8, 1, 3, 3])
     """
-    tensors = _checked(_path("task", task, "pretext"))
+    return _run(_checked(_path("task", task, "pretext")), run)
+
+
+def snapshots(run: str) -> list[dict[str, Tensor]]:
+    """Return the states of chapter 3's denoising autoencoder in one training at the published setting.
+
+    They are state dicts of `lfx_utils.models.autoencoders.mnist_autoencoder(4)`, kept in half precision and returned in
+    float32: one after every tenth epoch, as TracIn asks for, and last the one with the smallest test loss.
+
+    Args:
+        run: the seed of the training, such as `"0"`; the card `card("digits", "snapshots")` lists them.
+
+    Raises:
+        ValueError: an unknown run, or a file that does not have the checksum on its card.
+        FileNotFoundError: the package was copied without its checkpoints.
+
+    >>> snapshots("0")[-1]["encoder.0.weight"].shape
+    torch.Size([8, 1, 3, 3])
+    """
+    states = {}
+    for name, tensor in _run(_checked(_path("task", "digits", "snapshots")), run).items():
+        number, name = name.split(".", 1)
+        states.setdefault(int(number), {})[name] = tensor.float() if tensor.is_floating_point() else tensor
+    return [states[number] for number in sorted(states)]
+
+
+def _run(tensors: dict[str, Tensor], run: str) -> dict[str, Tensor]:
     found = {name.removeprefix(f"{run}."): each for name, each in tensors.items() if name.startswith(f"{run}.")}
     if not found:
         runs = sorted({name.split(".", 1)[0] for name in tensors})

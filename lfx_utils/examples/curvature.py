@@ -36,8 +36,7 @@ def gauss_newton_matrix(setting: Problem, examples: Tensor, draws: int, seed: in
     total = 0
     for draw in range(draws):
         for block in examples.split(block_size(setting, sum(shape.numel() for shape in setting.shapes))):
-            values, vectors = torch.linalg.eigh(behind(setting, block, seed + draw)[1].double())
-            root = vectors * values.clamp_min(0).sqrt().unsqueeze(1)
+            root = _roots(setting, block, seed + draw)[1].double()
             rows = derivatives(setting, functools.partial(_latents, setting), block, root.shape[1], outer=False)
             total = total + gram((root.mT @ rows.dense.double().unflatten(0, root.shape[:2])).flatten(0, 1))
     return total / (draws * len(examples))
@@ -61,6 +60,15 @@ def gram(rows: Tensor) -> Tensor:
 
 def behind(setting: Problem, examples: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Slope `(n, K)` and positive part of the curvature `(n, K, K)` of each example's loss in its latents."""
+    slope, root = _roots(setting, examples, seed)
+    return slope, root @ root.mT
+
+
+def _roots(setting: Problem, examples: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Slope `(n, K)` and a root R `(n, K, ≤ K)` of the curvature's positive part, which is R Rᵀ.
+
+    A column that is zero in every example up to rounding, as of a softmax, which is flat along (1, …, 1), is left out.
+    """
     setting.seed, shapes = seed, setting.shapes
 
     def value(shift, example):
@@ -70,14 +78,21 @@ def behind(setting: Problem, examples: Tensor, seed: int) -> tuple[Tensor, Tenso
         ]
         return setting({}, {}, shifts, example)[0]
 
+    def slope(shift, example):
+        found = grad(value)(shift, example)
+        return found, found
+
     zero = examples.new_zeros(sum(shape.numel() for shape in shapes))
     slopes, bends = [], []
     with written_out(setting.model):
         for block in examples.split(max(1, 2**19 // (len(zero) * max(len(zero), examples[0].numel())))):
-            slopes.append(vmap(grad(value), (None, 0), randomness="same")(zero, block))
-            bends.append(vmap(jacrev(grad(value)), (None, 0), randomness="same")(zero, block))
+            bend, own = vmap(jacrev(slope, has_aux=True), (None, 0), randomness="same")(zero, block)
+            slopes.append(own)
+            bends.append(bend)
     values, vectors = torch.linalg.eigh(torch.cat(bends))
-    return torch.cat(slopes), (vectors * values.clamp_min(0).unsqueeze(1)) @ vectors.transpose(1, 2)
+    values = values.clamp_min(0)
+    curved = values.amax(0) > 4 * torch.finfo(values.dtype).eps * values.max()
+    return torch.cat(slopes), (vectors * values.sqrt().unsqueeze(1))[:, :, curved]
 
 
 def hessian_product(setting: Problem, examples: Tensor, draws: int, seed: int, rows: int = 0) -> Product:
