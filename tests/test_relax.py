@@ -655,3 +655,13 @@ def test_zero_under_a_mask_is_told_once():
 def test_axes_must_rise(dims):
     with pytest.raises(ValueError, match="dims must be"):
         RELAX(lambda x: x.flatten(1), Cells(3), dims=dims)
+
+
+def test_evidence_survives_a_file_that_runs_no_code(tmp_path):
+    encoder, images = nn.Sequential(nn.Flatten(), nn.Linear(48, 5)).eval(), torch.rand(2, 3, 4, 4)
+    first, second = (RELAX(encoder, Cells(2)).evidence(images, n_masks=40, seed=seed) for seed in range(2))
+    torch.save(first, tmp_path / "run.pt")
+    read = torch.load(tmp_path / "run.pt", weights_only=True)
+    for estimator in ("ratio", "mean", "control"):
+        torch.testing.assert_close((read + second).importance(estimator), (first + second).importance(estimator))
+    torch.testing.assert_close(read.uncertainty(), first.uncertainty())

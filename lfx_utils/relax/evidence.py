@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from lfx_utils.relax.bounds import half_width
 from lfx_utils.relax.control import Basis, Regression, corrections
-from lfx_utils.relax.estimators import Moments
+from lfx_utils.relax.estimators import Moments, Weighted
 
 Tensors = Tensor | tuple[Tensor, ...]
 
@@ -70,3 +71,7 @@ class Evidence:
 
     def _as_given(self, maps: list[Tensor]) -> Tensors:
         return tuple(maps) if self.several else maps[0]
+
+
+# Tensors and numbers only, so `torch.load` may read what `torch.save` wrote of a run without trusting any code.
+torch.serialization.add_safe_globals([Evidence, Moments, Weighted, Regression, Basis])
