@@ -103,16 +103,12 @@ ITEMS = {
     "LF Fig. 7 (ROAR): two autoencoders, 4 shares, 4 methods, two pairings of masks, 5 seeds, 10 epochs of 60,000": (
         lambda: rebuilding(autoencoders.mnist_autoencoder(), 100, 1, 28, 28), 10 * 600, 2 * 4 * 4 * 2 * 5,
     ),
-    "LF Fig. 3a, TracIn and influence: 3 denoising autoencoders with snapshots, 100 epochs of 60,000": (
-        lambda: rebuilding(autoencoders.mnist_autoencoder(), 200, 1, 28, 28), 100 * 300, 3,
-    ),
     "LF Figs. 5-8, RE Table 4, MNIST 32 x 32: 2 types, 3 betas, 3 trainings, 30 epochs of 60,000": (
         lambda: variational(32, 3, 300), 30 * 200, 18,
     ),
     "LF Figs. 5-8, RE Table 4, dSprites 64 x 64: 2 types, 3 betas, 3 trainings, 30 epochs of 60,000": (
         lambda: variational(64, 6, 300), 30 * 200, 18,
     ),
-    "RELAX Theorem 1 on 10 photographs, 3,000 masks": (masked, 10 * 3_000, 1),
     "RELAX Fig. D3 on 50 photographs, two runs of 3,000 masks each": (masked, 50 * 2 * 3_000, 1),
     "LF Figs. 2c, 3c, RE Figs. 6, 7: SimCLR with ResNet-18, 3 trainings, 100 epochs of CIFAR-10": (
         lambda: contrasting(16, 512), 100 * 98, 3,
