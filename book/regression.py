@@ -63,8 +63,8 @@ def make(folders: list[Path]) -> None:
             found.setdefault((row["profile"], row["dataset"], row["id"]), []).append(row)
     bands = read() if BANDS.exists() else {}
     for key, runs in found.items():
-        claim = claims[key[2]]
-        if runs[0]["value"] is None or "seconds" in claim["unit"]:
+        claim, runs = claims[key[2]], [run for run in runs if run["value"] is not None]
+        if not runs or "seconds" in claim["unit"]:
             continue
         proof = claim["kind"] in ("identity", "test") and claim["published"] == "0" and runs[0]["low"] is None
         bands[key] = (0.0, float(claim["spread"])) if proof else band(runs)

@@ -37,9 +37,11 @@ def test_bands_are_made_and_a_wrong_sign_is_found(tmp_path, monkeypatch):
         (tmp_path / str(seed)).mkdir()
         proof = {"id": "LF.PA.3.mirror", "value": 1e-9, "low": None, "high": None}
         timing = {"id": "ERR.16.ig-over-gradient-shap-cost"}
-        (tmp_path / str(seed) / "x.json").write_text(json.dumps([row, row | proof, row | timing]), encoding="utf-8")
+        at_times = {"id": "LF.F2b.ig-highest", "value": None if seed else 0.5}  # the other runs make its band
+        rows = [row, row | proof, row | timing, row | at_times]
+        (tmp_path / str(seed) / "x.json").write_text(json.dumps(rows), encoding="utf-8")
     regression.make([tmp_path / "0", tmp_path / "1"])
-    assert {key[2] for key in regression.read()} == {"LF.F2a.ig-highest", "LF.PA.3.mirror"}
+    assert {key[2] for key in regression.read()} == {"LF.F2a.ig-highest", "LF.F2b.ig-highest", "LF.PA.3.mirror"}
     assert regression.outside(records([0.6])) == []
     assert "LF.F2a.ig-highest on mnist: -0.6 is outside" in regression.outside(records([-0.6]))[0]
     assert regression.outside(records([1e-4], id="LF.PA.3.mirror")) != []
