@@ -86,8 +86,9 @@ def main() -> None:
     parser.add_argument("--command", required=True, help="the command that a reader would repeat it with")
     parser.add_argument("--profile", default="paper")
     parser.add_argument("--claims", default="", help="keep only records whose claim's id matches this")
-    parser.add_argument("--encoders", help="also keep the encoders, in this folder of data/checkpoints")
-    parser.add_argument("--snapshots", help="also keep models with their snapshots, in this folder")
+    weights = parser.add_mutually_exclusive_group()
+    weights.add_argument("--encoders", help="also keep the encoders, in this folder of data/checkpoints")
+    weights.add_argument("--snapshots", help="also keep models with their snapshots, in this folder")
     options = parser.parse_args()
     source, name = options.out / options.profile, f"{options.chapter}.json"
     results = ROOT / "data" / "results"

@@ -5,6 +5,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from lfx_utils import encoders
 from lfx_utils.datasets import load
 from lfx_utils.encoders import shipped
 from lfx_utils.examples import dknn
+from lfx_utils.measures.intervals import crossed_interval
 from lfx_utils.models import autoencoders, capsules
 from lfx_utils.training import fit
 
@@ -108,6 +110,23 @@ def test_kept_records_say_where_they_come_from():
             assert "verdict" not in row, row["id"]  # it follows from the rule of the day
             if row["id"] != "ERR.13.runs-today":  # of a program, and not of a chapter
                 assert path.stem in row["command"] and f"-p profile {row['profile']}" in row["command"], row["id"]
+
+
+@pytest.mark.parametrize(
+    "cell, data, method",
+    [
+        ("dknn", "digits, shipped encoders", "DKNN"), ("simplex", "digits, shipped encoders", "SimplEx"),
+        ("tracin", "digits", "TracIn"), ("influence", "digits", "influence"),
+    ],
+)  # fmt: skip
+def test_kept_values_give_the_kept_intervals(cell, data, method):
+    results = ROOT / "data" / "results"
+    rows = json.loads((results / "03_consistency_examples.json").read_text(encoding="utf-8"))
+    (row,) = (row for row in rows if row["id"] == f"LF.F3a.{cell}-most-above-least")
+    values = pd.read_csv(results / "values" / "03_consistency_examples-gaps.csv")
+    values = values[(values["data"] == data) & (values["method"] == method)]
+    table = values.pivot(index="training", columns="example", values="most less least")
+    assert crossed_interval(table) == pytest.approx([row[end] for end in ("value", "low", "high")], abs=1e-6)
 
 
 def test_five_runs_of_each_task_are_shipped():

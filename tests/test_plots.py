@@ -40,3 +40,8 @@ def test_galleries_draw_every_channel():
     for shape in ((1, 2, 4, 4), (1, 5, 4, 4), (4, 4), (0, 3, 4, 4)):
         with pytest.raises(ValueError, match=r"rows\['x'\] must be images \(n, C, H, W\) with 1, 3 or 4 channels"):
             plots.gallery({"x": torch.zeros(shape)})
+
+
+def test_a_missing_number_of_a_table_is_a_dash():
+    shown = plots.table(pd.DataFrame({"r": [0.5, float("nan")]}), "Correlation").to_html()
+    assert "0.5" in shown and "–" in shown and "nan" not in shown

@@ -38,8 +38,8 @@ def style() -> None:
 
 
 def table(frame: pd.DataFrame, caption: str, number: str = "{:.3g}", *, index: bool = True) -> Styler:
-    """Show a table under its caption, its numbers printed alike; text, such as a number with its interval, as it is."""
-    styler = frame.style.format(lambda cell: number.format(cell) if isinstance(cell, float) else cell)
+    """Show a table under its caption, its numbers printed alike and a missing one as a dash; text as it is."""
+    styler = frame.style.format(lambda cell: number.format(cell) if isinstance(cell, float) else cell, na_rep="–")
     styler = styler.set_caption(caption).set_table_attributes('class="dataframe"')
     return styler if index else styler.hide(axis="index")
 
