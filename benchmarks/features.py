@@ -1,27 +1,29 @@
-"""Time LabelFree against raw Captum on the same scalar function, and against the papers' package where installed.
+"""Time LabelFree against raw Captum on the same scalar function, and integrated gradients against a loop of one's own.
 
-    python -m benchmarks.features            # well under a minute on an idle core
+    python -m benchmarks.features            # minutes of one core; `pip install lfxai` for the papers' package
 
-The contenders take turns, each repeat beginning with another one, and are charged the processor's seconds rather than
-the clock's, for the sake of busy machines. The table gives each one's median seconds and LabelFree's median ratio to
-it. "Captum" is a g_x written by hand that gets f(x) for nothing; "Captum + f(x)" has to compute it once a call, as
-LabelFree does and any user must.
+"Captum + f(x)" is a g_x written by hand that has to compute f(x) once a call, as LabelFree does and any user must. The
+loop takes the steps of a midpoint rule one after the other, which is how many rows at once this machine likes best.
 """
 
-import statistics
+import argparse
+import json
+import subprocess
+import sys
 import time
 import warnings
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from captum.attr import FeatureAblation, GradientShap, IntegratedGradients, Saliency
-from torch import nn
+from torch import Tensor, nn
+from torchvision.models import resnet18
 
+from benchmarks.record import keep, peak, race, resident
 from lfx_utils.features import LabelFree
 from lfx_utils.models.autoencoders import image_encoder
 
-IMAGES, REPEATS = 64, 15
+STEPS, SIDE = 50, 448
 
 
 class Scalar(nn.Module):
@@ -35,21 +37,95 @@ class Scalar(nn.Module):
         return (self.encoder(x) * latent).sum(-1)
 
 
-def race(title: str, contenders: dict[str, Callable[[], object]], repeats: int = REPEATS) -> None:
-    """Print the median seconds of each contender, and of the first one's ratio to it, after one untimed run."""
-    names, times = list(contenders), {name: [] for name in contenders}
-    for repeat in range(repeats + 1):
-        for name in names[repeat % len(names) :] + names[: repeat % len(names)]:
-            start = time.process_time()
-            contenders[name]()
-            times[name].append(time.process_time() - start)
-    first = times[names[0]][1:]
-    row = f"{title:36} {names[0]} {statistics.median(first):.4f} s"
-    for name in names[1:]:
-        others = times[name][1:]
-        ratio = statistics.median(a / b for a, b in zip(first, others, strict=True))
-        row += f" | {name} {statistics.median(others):.4f} s, ratio {ratio:.3f}"
-    print(row, flush=True)
+def loop(encoder: nn.Module, images: Tensor) -> Tensor:
+    """Integrated gradients of ⟨f(x), f(·)⟩ from a black image, one step at a time."""
+    with torch.no_grad():
+        latent = encoder(images)
+    total = torch.zeros_like(images)
+    for share in ((torch.arange(STEPS) + 0.5) / STEPS).tolist():
+        point = (share * images).requires_grad_()
+        total += torch.autograd.grad((encoder(point) * latent).sum(), point)[0]
+    return images * total / STEPS
+
+
+def against_captum(encoder: nn.Module, images: Tensor) -> None:
+    black = torch.zeros(1, 1, 28, 28)
+    cell = torch.arange(28) // 7
+    patches = (4 * cell[:, None] + cell)[None, None]
+    for title, method, options in (
+        ("Gradient SHAP, 5 samples", GradientShap, {"baselines": black, "n_samples": 5}),
+        ("feature ablation, 16 patches", FeatureAblation, {"baselines": black, "feature_mask": patches}),
+        ("saliency", Saliency, {}),
+    ):
+        raw = partial(method(Scalar(encoder)).attribute, images, **options)
+        contenders = {
+            "ours": partial(LabelFree(method, encoder).attribute, images, **options),
+            "Captum + f(x)": lambda raw=raw: raw(additional_forward_args=encoder(images).detach()),
+        }
+        seconds, _ = race(contenders, repeats=7)
+        keep(f"{title}, {len(images)} images, LF's MNIST encoder", seconds, packages=("captum",))
+
+
+def integrated(encoder: nn.Module, images: Tensor) -> None:
+    black = torch.zeros(1, 1, 28, 28)
+    ours = partial(LabelFree(IntegratedGradients, encoder).attribute, images, black, n_steps=STEPS)
+    raw = partial(IntegratedGradients(Scalar(encoder)).attribute, images, black, n_steps=STEPS)
+    contenders = {
+        "ours": ours,
+        "torch: a loop over the steps": lambda: loop(encoder, images),
+        "Captum + f(x), best of three batch sizes": lambda: raw(
+            additional_forward_args=encoder(images).detach(), internal_batch_size=256
+        ),
+        "Captum + f(x)": lambda: raw(additional_forward_args=encoder(images).detach()),
+    }
+    for rows in (64, 1_024):
+        contenders[f"Captum, {rows} rows"] = lambda rows=rows: raw(
+            additional_forward_args=encoder(images).detach(), internal_batch_size=rows
+        )
+    seconds, _ = race(contenders, repeats=5)
+    name = "Captum + f(x), best of three batch sizes"
+    seconds[name] = min(seconds[name], *(seconds.pop(f"Captum, {rows} rows") for rows in (64, 1_024)))
+    keep(
+        f"integrated gradients, {len(images)} images, {STEPS} steps, LF's MNIST encoder", seconds, packages=("captum",)
+    )
+
+
+def published(encoder: nn.Module, images: Tensor) -> None:
+    def theirs():
+        from lfxai.explanations.features import attribute_auxiliary
+
+        loader = [(images, torch.zeros(len(images)))]
+        return attribute_auxiliary(encoder, loader, images.device, IntegratedGradients(encoder), black)
+
+    black = torch.zeros(1, 1, 28, 28)
+    ours = partial(LabelFree(IntegratedGradients, encoder).attribute, images, black)
+    seconds, _ = race({"ours": ours, "lfxai": theirs})
+    keep(f"integrated gradients, {len(images)} images, against the papers' package", seconds, packages=("lfxai",))
+
+
+def large(way: str) -> dict:
+    """Seconds and MiB of integrated gradients of one large photograph, in a process of its own."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    encoder = resnet18(weights=None)
+    encoder.fc = nn.Identity()
+    encoder, image = encoder.eval(), torch.rand(1, 3, SIDE, SIDE)
+    before, start = resident(), time.process_time()
+    if way == "ours":
+        LabelFree(IntegratedGradients, encoder).attribute(image, torch.zeros_like(image), n_steps=STEPS)
+    else:
+        loop(encoder, image)
+    return {"seconds": time.process_time() - start, "MiB": round(peak() - before)}
+
+
+def memory() -> None:
+    found = {}
+    for name, way in (("ours", "ours"), ("torch: a loop over the steps", "loop")):
+        command = [sys.executable, "-m", "benchmarks.features", "--large", way]
+        found[name] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        print(f"  {name:44} {found[name]}", flush=True)
+    seconds, mib = ({name: each[what] for name, each in found.items()} for what in ("seconds", "MiB"))
+    keep(f"integrated gradients of one photograph of {SIDE} × {SIDE}, ResNet-18", seconds, MiB=mib)
 
 
 def main() -> None:
@@ -57,42 +133,17 @@ def main() -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     encoder = image_encoder().eval()
-    x, reference = torch.rand(IMAGES, 1, 28, 28), torch.zeros(1, 1, 28, 28)
-    cell = torch.arange(28) // 7
-    patches = (4 * cell[:, None] + cell)[None, None]
-
-    @torch.no_grad()
-    def represent():
-        return encoder(x)
-
-    print(f"{IMAGES} images through the encoder of LF Table 5, {REPEATS} repeats, one thread")
-    for title, method, options in (
-        ("integrated gradients, 50 steps", IntegratedGradients, {"baselines": reference, "n_steps": 50}),
-        ("gradient SHAP, 5 samples", GradientShap, {"baselines": reference, "n_samples": 5}),
-        ("feature ablation, 16 patches", FeatureAblation, {"baselines": reference, "feature_mask": patches}),
-        ("saliency", Saliency, {}),
-    ):
-        ours = partial(LabelFree(method, encoder).attribute, x, **options)
-        raw, latent = partial(method(Scalar(encoder)).attribute, x, **options), represent()
-        contenders = {
-            "LabelFree": ours,
-            "Captum": partial(raw, additional_forward_args=latent),
-            "Captum + f(x)": lambda raw=raw: raw(additional_forward_args=represent()),
-        }
-        race(title, contenders)
-
-    whole = partial(LabelFree(IntegratedGradients, encoder).attribute, x, reference)
-    race("integrated gradients", {"256 rows at once": partial(whole, internal_batch_size=256), "3200": whole}, 5)
-
-    try:
-        from lfxai.explanations.features import attribute_auxiliary
-    except ImportError:
-        print("lfxai, the papers' package, is not installed: left out")
-        return
-    loader, captum = [(x, torch.zeros(IMAGES))], IntegratedGradients(encoder)
-    published = partial(attribute_auxiliary, encoder, loader, x.device, captum, reference)
-    race("integrated gradients", {"LabelFree": whole, "lfxai": published}, 5)
+    against_captum(encoder, torch.rand(64, 1, 28, 28))
+    integrated(encoder, torch.rand(256, 1, 28, 28))
+    published(encoder, torch.rand(64, 1, 28, 28))
+    memory()
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--large", choices=("ours", "loop"), help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.large:
+        print(json.dumps(large(asked.large)))
+    else:
+        main()

@@ -24,7 +24,9 @@ import onnxruntime
 import torch
 from captum.attr import GradientShap, IntegratedGradients, Saliency
 from torch import Tensor, nn
+from torchvision.models import resnet18
 
+from benchmarks.record import keep, race
 from lfx_utils import LabelFree, encoders
 from lfx_utils.encoders import published
 from lfx_utils.nemu import NEMU
@@ -97,9 +99,24 @@ def main(encoder: str, masks: int, batch: int, repeats: int) -> None:
         print(f"{method:>16}  {cells}  {paper}")
 
 
+def decoders(batch: int = 4) -> None:
+    """The forward pass with either decoder beside the encoder alone, at 224 × 224 pixels."""
+    images = torch.rand(batch, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+    lite, residual = encoders.load("efficientnet-lite0"), resnet18(weights=None)
+    residual.fc = nn.Identity()
+    for name, encoder in (("EfficientNet-Lite0", lite), ("ResNet-18", encoders.frozen(residual))):
+        encoder = encoder.to(memory_format=torch.channels_last)
+        for kind in ("thin", "standard"):
+            explainer = NEMU(encoder, decoder=kind).build(images[:1])
+            racers = {"ours": partial(torch.no_grad()(explainer), images)}
+            seconds, _ = race(racers | {"the encoder alone": partial(torch.no_grad()(encoder), images)}, repeats=5)
+            keep(f"NEM-U forward, {kind} decoder, {name}, {batch} photographs", seconds)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--encoder", choices=("small", "resnet50"), default="small")
     for option, default in (("masks", 600), ("batch", 32), ("repeats", 7)):
         parser.add_argument(f"--{option}", type=int, default=default)
     main(**vars(parser.parse_args()))
+    decoders()

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import resource
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -60,6 +61,17 @@ def keep(job: str, seconds: Mapping[str, float], *, packages: tuple[str, ...] = 
         rows.append(row)
     FILE.parent.mkdir(parents=True, exist_ok=True)
     FILE.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def resident() -> float:
+    """Return the MiB of memory that the process holds now."""
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[1]
+    return int(pages) * resource.getpagesize() / 2**20
+
+
+def peak() -> float:
+    """Return the most MiB of memory that the process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def machine() -> str:

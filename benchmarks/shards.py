@@ -9,9 +9,7 @@ half and the whole.
 
 import argparse
 import json
-import math
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -22,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.record import keep
+from benchmarks.record import keep, peak, resident
 from lfx_utils.examples import merge, near, shard
 from lfx_utils.examples.shards import Best
 
@@ -46,7 +44,7 @@ def run(how: str, folder: Path, start: int, stop: int) -> dict:
     """Search the examples from start to stop, and measure that."""
     torch.set_num_threads(1)
     test = torch.from_numpy(np.fromfile(folder / "test", np.float32)).view(-1, WIDTH)
-    before, began = peak(), time.process_time()
+    before, began = resident(), time.process_time()
     if how == "faiss":
         import faiss
 
@@ -65,10 +63,6 @@ def run(how: str, folder: Path, start: int, stop: int) -> dict:
     return {"seconds": seconds, "mib": peak() - before}
 
 
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
 def started(how: str, folder: Path, start: int, stop: int) -> subprocess.Popen:
     command = [sys.executable, "-m", "benchmarks.shards", "--run", how, str(folder), str(start), str(stop)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -81,7 +75,7 @@ def measured(*given) -> dict | None:
 
 
 def exponent(sizes: list[int], values: list[float]) -> float:
-    return float(np.polyfit([math.log(size) for size in sizes], [math.log(value) for value in values], 1)[0])
+    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
 
 
 def killed(folder: Path, start: int, stop: int) -> tuple[dict, int]:
@@ -124,8 +118,11 @@ def main() -> None:
             seconds["faiss IndexFlatL2, all in memory"] = min(each["seconds"] for each in peers)
             facts["MiB"]["faiss"] = min(each["mib"] for each in peers)
             same["faiss"] = (torch.load(folder / f"faiss-0-{SIZE}") == whole).double().mean().item()
-    facts["exponent of time"] = exponent(sizes, [each["seconds"] for each in runs])
-    facts["exponent of memory"] = exponent(sizes, [each["mib"] for each in runs])
+    seconds_of, mib_of = ([each[unit] for each in runs] for unit in ("seconds", "mib"))
+    facts["exponent of time"], facts["exponent of memory"] = exponent(sizes, seconds_of), exponent(sizes, mib_of)
+    # A straight line has a place for the fixed cost, which keeps the exponent below 1. Memory does not grow.
+    slope, fixed = np.polyfit(sizes, seconds_of, 1)
+    facts["seconds for a million examples, extrapolated"] = float(fixed + 1e6 * slope)
     facts["killed"] = {"batches seen": seen, "of": SIZE // BATCH, "seconds to the end": resumed["seconds"]}
     job = f"neighbours in shards, {SIZE:,} × {TESTS:,} × {WIDTH}, k = {K}"
     print(job, seconds, facts, same, sep="\n")

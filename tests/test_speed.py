@@ -24,10 +24,12 @@ def test_the_tables(tmp_path):
         ROW | {"job": "ahead", "seconds": {"ours": 1.0, "slow peer": 4.0, "fast peer": 2.0}, "error": {"ours": 0.1}},
         ROW | {"job": "behind", "seconds": {"ours": 3.0, "ours, another way": 1.0, "fast peer": 2.0}},
         ROW | {"job": "alone", "seconds": {"ours": 3.0}},
+        ROW | {"job": "near the limit", "seconds": {"ours": 3.0, "the encoder alone, folded": 2.0, "peer": 4.0}},
     ]
     (tmp_path / "cpu.json").write_text(json.dumps(rows), encoding="utf-8")
     found = tables(tmp_path)
     assert "| ahead | 1 | fast peer | 2 | 0.50 |" in found["speed-table"]
+    assert "| near the limit | 3 | the encoder alone, folded | 2 | 1.50 |" in found["speed-table"]
     assert found["speed-prefer"] == "- behind: **fast peer**; ours takes 1.5 times as long."
     assert "ahead; error: ours 0.1" in found["speed-facts"]
     assert "a machine, 2 cores, 1 thread(s), 2026-01-01" in found["speed-run"]
