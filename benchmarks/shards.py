@@ -86,6 +86,7 @@ def killed(folder: Path, start: int, stop: int) -> tuple[dict, int]:
 
 
 def main() -> None:
+    torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

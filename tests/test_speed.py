@@ -5,9 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from benchmarks import settings
+from lfx_utils.chapters import ledger
 
 ROOT = Path(__file__).resolve().parents[1]
 ROW = {"versions": {"torch": "2.0"}, "machine": "a machine, 2 cores", "threads": 1, "date": "2026-01-01"}
@@ -73,3 +75,11 @@ def test_every_kept_race_has_a_peer_and_the_page_includes_every_table():
     assert all(len(row["seconds"]) > 1 for row in rows)
     page = (ROOT / "book" / "how-fast.md").read_text(encoding="utf-8")
     assert [name for name in tables(ROOT / "data" / "benchmarks") if f"generated/{name}.md" not in page] == []
+
+
+def test_hours_of_a_setting_are_found_by_the_start_of_its_name():
+    rows = json.loads((ROOT / "data" / "benchmarks" / "settings.json").read_text(encoding="utf-8"))["rows"]
+    for row in rows:
+        assert float(ledger.hours(row["setting"])) == pytest.approx(row["hours"], rel=0.06)
+    with pytest.raises(ValueError, match="must begin one of"):
+        ledger.hours("LF")

@@ -152,6 +152,19 @@ def read(path: Path) -> dict[str, dict]:
     return {row["id"]: row for row in json.loads(path.read_text(encoding="utf-8"))} if path.exists() else {}
 
 
+def hours(setting: str) -> str:
+    """Return how many hours of one core a published setting takes, by the start of its name on the page "How fast".
+
+    Raises:
+        ValueError: none or several settings are called so.
+    """
+    rows = json.loads((DATA / "benchmarks" / "settings.json").read_text(encoding="utf-8"))["rows"]
+    found = [row["hours"] for row in rows if row["setting"].startswith(setting)]
+    if len(found) != 1:
+        raise ValueError(f"setting must begin one of {[row['setting'] for row in rows]}, got {setting!r}.")
+    return f"{found[0]:.0f}" if found[0] >= 10 else f"{found[0]:.1f}"
+
+
 def summary(session) -> pd.DataFrame:
     """This chapter's records as a table: claim, the paper's number, ours with its interval, the verdict.
 
