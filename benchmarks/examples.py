@@ -12,7 +12,6 @@ process before the package is imported.
 
 import argparse
 import itertools
-import resource
 import tempfile
 import time
 import warnings
@@ -23,6 +22,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
+from benchmarks.record import memory
 from lfx_utils.datasets import load
 from lfx_utils.examples import dknn, influence, represent, similarity_rates, simplex, tracin
 from lfx_utils.models.autoencoders import mnist_autoencoder
@@ -173,7 +173,7 @@ def main(threads):
     scores["rates"], seconds["similarity rates"] = timed(
         "similarity rates", lambda: similarity_rates(scores["TracIn"], test_labels, train_labels, COUNTS)
     )
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = memory("VmHWM") / 2**10
     theirs, distances = package(model, checkpoints, test, train, test_labels, train_labels, h_test, h_train, scores)
 
     print(f"\n{SIZE:,} test × {SIZE:,} training images, {CHECKPOINTS} checkpoints, {torch.get_num_threads()} threads")

@@ -10,7 +10,6 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 import warnings
 from functools import partial
 
@@ -19,7 +18,7 @@ from captum.attr import FeatureAblation, GradientShap, IntegratedGradients, Sali
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from benchmarks.record import keep, peak, race, resident
+from benchmarks.record import keep, race, watched
 from lfx_utils.features import LabelFree
 from lfx_utils.models.autoencoders import image_encoder
 
@@ -110,12 +109,9 @@ def large(way: str) -> dict:
     encoder = resnet18(weights=None)
     encoder.fc = nn.Identity()
     encoder, image = encoder.eval(), torch.rand(1, 3, SIDE, SIDE)
-    before, start = resident(), time.process_time()
-    if way == "ours":
-        LabelFree(IntegratedGradients, encoder).attribute(image, torch.zeros_like(image), n_steps=STEPS)
-    else:
-        loop(encoder, image)
-    return {"seconds": time.process_time() - start, "MiB": round(peak() - before)}
+    ours = partial(LabelFree(IntegratedGradients, encoder).attribute, image, torch.zeros_like(image), n_steps=STEPS)
+    _, seconds, mib = watched(ours if way == "ours" else partial(loop, encoder, image))
+    return {"seconds": seconds, "MiB": round(mib)}
 
 
 def memory() -> None:

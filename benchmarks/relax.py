@@ -12,7 +12,6 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable
 
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet18
 
-from benchmarks.record import keep, peak, race, resident
+from benchmarks.record import keep, race, watched
 from lfx_utils import encoders
 from lfx_utils.relax import RELAX, Cells
 
@@ -107,7 +106,8 @@ def equal_masks(count: int) -> None:
             "torch: plain loop, norms folded": lambda: plain(swift, image, count),
             "torch: plain loop": lambda: plain(encoder, image, count),
             "relax-xai": package(encoder, image, count),
-        }
+        },
+        repeats=7,
     )
     keep(f"RELAX, {count} masks of one photograph, ResNet-18, float32", seconds, packages=("relax-xai",))
     half = encoders.folded(encoder).to(torch.bfloat16)
@@ -191,9 +191,8 @@ def large(shape: tuple[int, ...]) -> dict:
     torch.set_num_threads(1)
     ours = RELAX(Means().eval(), dims=(1,) if len(shape) == 2 else (2, 3))
     inputs = torch.rand(1, *shape)
-    before, start = resident(), time.process_time()
-    ours.attribute(inputs, n_masks=64)
-    return {"seconds": time.process_time() - start, "MiB": round(peak() - before)}
+    _, seconds, mib = watched(lambda: ours.attribute(inputs, n_masks=64))
+    return {"seconds": seconds, "MiB": round(mib)}
 
 
 def growth() -> None:
@@ -219,7 +218,7 @@ def main(masks: int, runs: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--masks", type=int, default=96)
+    parser.add_argument("--masks", type=int, default=64)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--large", type=int, nargs="+", help=argparse.SUPPRESS)
     asked = parser.parse_args()

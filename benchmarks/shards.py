@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks.record import keep, peak, resident
+from benchmarks.record import keep, watched
 from lfx_utils.examples import merge, near, shard
 from lfx_utils.examples.shards import Best
 
@@ -44,7 +44,12 @@ def run(how: str, folder: Path, start: int, stop: int) -> dict:
     """Search the examples from start to stop, and measure that."""
     torch.set_num_threads(1)
     test = torch.from_numpy(np.fromfile(folder / "test", np.float32)).view(-1, WIDTH)
-    before, began = resident(), time.process_time()
+    indices, seconds, mib = watched(lambda: searched(how, folder, test, start, stop))
+    torch.save(indices, folder / f"{how}-{start}-{stop}")
+    return {"seconds": seconds, "mib": mib}
+
+
+def searched(how: str, folder: Path, test: torch.Tensor, start: int, stop: int) -> torch.Tensor:
     if how == "faiss":
         import faiss
 
@@ -52,15 +57,9 @@ def run(how: str, folder: Path, start: int, stop: int) -> dict:
         index = faiss.IndexFlatL2(WIDTH)
         for batch in batches(folder / "train", start, stop):
             index.add(batch.numpy())
-        indices = torch.from_numpy(index.search(test.numpy(), K)[1])
-    else:
-        state = folder / f"{start}-{stop}.pt"
-        indices = shard(
-            near(test), batches(folder / "train", start, stop, how == "killed"), K, start=start, checkpoint=state
-        ).indices
-    seconds = time.process_time() - began
-    torch.save(indices, folder / f"{how}-{start}-{stop}")
-    return {"seconds": seconds, "mib": peak() - before}
+        return torch.from_numpy(index.search(test.numpy(), K)[1])
+    read = batches(folder / "train", start, stop, how == "killed")
+    return shard(near(test), read, K, start=start, checkpoint=folder / f"{start}-{stop}.pt").indices
 
 
 def started(how: str, folder: Path, start: int, stop: int) -> subprocess.Popen:

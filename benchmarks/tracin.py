@@ -7,7 +7,6 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torchvision.models import resnet18
 
-from benchmarks.record import keep, peak, race, resident
+from benchmarks.record import keep, race, watched
 from lfx_utils.examples import tracin
 from lfx_utils.models.autoencoders import mnist_autoencoder
 
@@ -47,14 +46,15 @@ def run(way: str, train: int, tests: int) -> dict:
     network = resnet18(weights=None, num_classes=128).eval()
     images = torch.rand(tests + train, 3, 32, 32)
     test, train = images[:tests], images[tests:]
-    before, start = resident(), time.process_time()
-    if WAYS[way] is None:
-        scores = plain(network, test, train)
-    else:
-        state = [(network.state_dict(), 1.0)]
-        scores = tracin(network, lambda model, x: model(x).square().mean(), state, test, train, part="", **WAYS[way])
-    seconds = time.process_time() - start
-    return {"seconds": seconds, "MiB": round(peak() - before), "scores": scores.tolist()}
+    state = [(network.state_dict(), 1.0)]
+
+    def scored():
+        if WAYS[way] is None:
+            return plain(network, test, train)
+        return tracin(network, lambda model, x: model(x).square().mean(), state, test, train, part="", **WAYS[way])
+
+    scores, seconds, mib = watched(scored)
+    return {"seconds": seconds, "MiB": round(mib), "scores": scores.tolist()}
 
 
 def factors(model: nn.Module, images: Tensor) -> tuple[Tensor, list]:

@@ -91,6 +91,17 @@ def test_cells_are_short(path):
 
 
 @EVERY
+def test_what_is_made_to_be_shown_is_shown(path):
+    """A cell shows its last expression; a table or a player that is made before it, and by itself, is lost."""
+    lost = []
+    for cell in cells(path, "code"):
+        plain = re.sub(r"^[ \t]*[!%].*$", "", source(cell), flags=re.MULTILINE)
+        calls = [ast.unparse(node.value) for node in ast.parse(plain).body[:-1] if isinstance(node, ast.Expr)]
+        lost += [call for call in calls if call.startswith(("plots.table(", "viewer."))]
+    assert lost == []
+
+
+@EVERY
 def test_pictures_in_the_text_have_words(path):
     text = "\n".join(source(cell) for cell in cells(path, "markdown"))
     assert re.findall(r"!\[\s*\]\(.*", text) == []

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import settings
+from benchmarks import record, settings
 from lfx_utils.chapters import ledger
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -83,3 +83,11 @@ def test_hours_of_a_setting_are_found_by_the_start_of_its_name():
         assert float(ledger.hours(row["setting"])) == pytest.approx(row["hours"], rel=0.06)
     with pytest.raises(ValueError, match="must begin one of"):
         ledger.hours("LF")
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's account of a process")
+def test_memory_is_that_of_the_function_and_not_of_what_came_before():
+    before = torch.ones(2**26)  # 256 MiB, held and given back
+    del before
+    result, seconds, mib = record.watched(lambda: torch.ones(2**24).sum().item())
+    assert result == 2**24 and seconds > 0 and 60 < mib < 100
