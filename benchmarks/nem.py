@@ -24,6 +24,7 @@ import onnxruntime
 import torch
 from captum.attr import GradientShap, IntegratedGradients, Saliency
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import resnet18
 
 from benchmarks.record import keep, race
@@ -108,9 +109,16 @@ def decoders(batch: int = 4) -> None:
         encoder = encoder.to(memory_format=torch.channels_last)
         for kind in ("thin", "standard"):
             explainer = NEMU(encoder, decoder=kind).build(images[:1])
-            racers = {"ours": partial(torch.no_grad()(explainer), images)}
-            seconds, _ = race(racers | {"the encoder alone": partial(torch.no_grad()(encoder), images)}, repeats=5)
-            keep(f"NEM-U forward, {kind} decoder, {name}, {batch} photographs", seconds)
+            racers = {"ours": explainer, "the encoder alone": encoder}
+            racers = {who: partial(torch.no_grad()(module), images) for who, module in racers.items()}
+            operations = {}
+            for who, forward in racers.items():
+                with FlopCounterMode(display=False) as counter:
+                    forward()
+                operations[who] = counter.get_total_flops() / batch / 1e9
+            seconds, _ = race(racers, repeats=5)
+            facts = {"billions of operations a photograph": operations}
+            keep(f"NEM-U forward, {kind} decoder, {name}, {batch} photographs", seconds, **facts)
 
 
 if __name__ == "__main__":
