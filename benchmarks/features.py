@@ -8,8 +8,6 @@ loop takes the steps of a midpoint rule one after the other, which is how many r
 
 import argparse
 import json
-import subprocess
-import sys
 import warnings
 from functools import partial
 
@@ -18,7 +16,7 @@ from captum.attr import FeatureAblation, GradientShap, IntegratedGradients, Sali
 from torch import Tensor, nn
 from torchvision.models import resnet18
 
-from benchmarks.record import keep, race, watched
+from benchmarks.record import alone, keep, race, watched
 from lfx_utils.features import LabelFree
 from lfx_utils.models.autoencoders import image_encoder
 
@@ -67,23 +65,23 @@ def against_captum(encoder: nn.Module, images: Tensor) -> None:
 
 def integrated(encoder: nn.Module, images: Tensor) -> None:
     black = torch.zeros(1, 1, 28, 28)
-    ours = partial(LabelFree(IntegratedGradients, encoder).attribute, images, black, n_steps=STEPS)
-    raw = partial(IntegratedGradients(Scalar(encoder)).attribute, images, black, n_steps=STEPS)
-    contenders = {
-        "ours": ours,
-        "torch: a loop over the steps": lambda: loop(encoder, images),
-        "Captum + f(x), best of three batch sizes": lambda: raw(
-            additional_forward_args=encoder(images).detach(), internal_batch_size=256
-        ),
-        "Captum + f(x)": lambda: raw(additional_forward_args=encoder(images).detach()),
-    }
-    for rows in (64, 1_024):
-        contenders[f"Captum, {rows} rows"] = lambda rows=rows: raw(
-            additional_forward_args=encoder(images).detach(), internal_batch_size=rows
-        )
-    seconds, _ = race(contenders, repeats=5)
-    name = "Captum + f(x), best of three batch sizes"
-    seconds[name] = min(seconds[name], *(seconds.pop(f"Captum, {rows} rows") for rows in (64, 1_024)))
+    given = {"baselines": black, "n_steps": STEPS}
+    raw = IntegratedGradients(Scalar(encoder)).attribute
+
+    def captum(rows: int | None):
+        return raw(images, additional_forward_args=encoder(images).detach(), internal_batch_size=rows, **given)
+
+    chunks = {f"Captum, {rows} rows": partial(captum, rows) for rows in (64, 256, 1_024)}
+    seconds, _ = race(
+        {
+            "ours": partial(LabelFree(IntegratedGradients, encoder).attribute, images, **given),
+            "torch: a loop over the steps": partial(loop, encoder, images),
+            "Captum + f(x)": partial(captum, None),
+        }
+        | chunks,
+        repeats=5,
+    )
+    seconds["Captum + f(x), best of three batch sizes"] = min(seconds.pop(name) for name in chunks)
     keep(
         f"integrated gradients, {len(images)} images, {STEPS} steps, LF's MNIST encoder", seconds, packages=("captum",)
     )
@@ -117,8 +115,7 @@ def large(way: str) -> dict:
 def memory() -> None:
     found = {}
     for name, way in (("ours", "ours"), ("torch: a loop over the steps", "loop")):
-        command = [sys.executable, "-m", "benchmarks.features", "--large", way]
-        found[name] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        found[name] = alone("benchmarks.features", "--large", way)
         print(f"  {name:44} {found[name]}", flush=True)
     seconds, mib = ({name: each[what] for name, each in found.items()} for what in ("seconds", "MiB"))
     keep(f"integrated gradients of one photograph of {SIDE} × {SIDE}, ResNet-18", seconds, MiB=mib)

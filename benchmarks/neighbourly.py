@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from benchmarks.record import keep
+from benchmarks.record import alone, keep
 
 WAYS = {"passive": {"OMP_WAIT_POLICY": "passive"}, "OpenMP's default": {}}
 
@@ -37,20 +37,17 @@ def busy() -> None:
 
 
 def main(repeats: int = 3) -> None:
-    command, found = (
-        [sys.executable, "-m", "benchmarks.neighbourly"],
-        {name: {"busy": [], "as it is": []} for name in WAYS},
-    )
+    found = {name: {"busy": [], "as it is": []} for name in WAYS}
     plain = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    busily = [sys.executable, "-m", "benchmarks.neighbourly", "--what", "busy"]
     one = plain | {"OMP_NUM_THREADS": "1"}
     for neighbours, cores in (("as it is", 0), ("busy", os.cpu_count() or 1)):
-        started = [subprocess.Popen([*command, "--what", "busy"], env=one) for _ in range(cores)]
+        started = [subprocess.Popen(busily, env=one) for _ in range(cores)]
         try:
             for _ in range(repeats):
                 for name, policy in WAYS.items():
                     given = plain | {"OMP_NUM_THREADS": "2"} | policy
-                    done = subprocess.run([*command, "--what", "train"], env=given, stdout=subprocess.PIPE, check=True)
-                    found[name][neighbours].append(float(done.stdout))
+                    found[name][neighbours].append(alone("benchmarks.neighbourly", "--what", "train", env=given))
         finally:
             for process in started:
                 process.kill()

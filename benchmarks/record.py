@@ -1,8 +1,11 @@
 """Races between contenders, and their results as `data/benchmarks/cpu.json`, which the page "How fast" shows."""
 
+import ctypes
 import json
 import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -66,12 +69,24 @@ def watched(function: Callable[[], object]) -> tuple[object, float, float]:
     """Return what a function returns, the processor's seconds, and the MiB by which memory grew at its peak.
 
     The kernel's own mark of the peak is set back first: else it would hold what imports took, or, in a process that
-    another one started, what that one held.
+    another one started, what that one held. What the allocator keeps of freed memory goes back to the kernel before:
+    else the function would fill that, and memory would not seem to grow.
     """
+    ctypes.CDLL(None).malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     before, start = memory("VmRSS"), time.process_time()
     result = function()
     return result, time.process_time() - start, memory("VmHWM") - before
+
+
+def alone(module: str, *arguments: object, env: Mapping[str, str] | None = None):
+    """Return what a benchmark prints as JSON where it runs in a process of its own, with these arguments.
+
+    Raises:
+        subprocess.CalledProcessError: it failed, or was killed.
+    """
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    return json.loads(subprocess.run(command, env=env, stdout=subprocess.PIPE, check=True).stdout)
 
 
 def memory(name: str) -> float:

@@ -10,8 +10,6 @@ masks reach the error of Eq. 12 at 3,000. The package runs without gradients, wh
 
 import argparse
 import json
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 
@@ -21,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models import resnet18
 
-from benchmarks.record import keep, race, watched
+from benchmarks.record import alone, keep, race, watched
 from lfx_utils import encoders
 from lfx_utils.relax import RELAX, Cells
 
@@ -198,8 +196,7 @@ def large(shape: tuple[int, ...]) -> dict:
 def growth() -> None:
     found = {}
     for name, shape in (LARGE | LONG).items():
-        command = [sys.executable, "-m", "benchmarks.relax", "--large", *map(str, shape)]
-        found[name] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        found[name] = alone("benchmarks.relax", "--large", *shape)
         print(f"  {name:24} {found[name]}", flush=True)
     for sizes in (LARGE, LONG):
         names = list(sizes)

@@ -12,15 +12,16 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks.record import keep, watched
+from benchmarks.record import alone, keep, watched
 from lfx_utils.examples import merge, near, shard
 from lfx_utils.examples.shards import Best
 
@@ -62,15 +63,8 @@ def searched(how: str, folder: Path, test: torch.Tensor, start: int, stop: int) 
     return shard(near(test), read, K, start=start, checkpoint=folder / f"{start}-{stop}.pt").indices
 
 
-def started(how: str, folder: Path, start: int, stop: int) -> subprocess.Popen:
-    command = [sys.executable, "-m", "benchmarks.shards", "--run", how, str(folder), str(start), str(stop)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-
-
-def measured(*given) -> dict | None:
-    process = started(*given)
-    output, _ = process.communicate()
-    return json.loads(output) if process.returncode == 0 else None
+def measured(*given) -> dict:
+    return alone("benchmarks.shards", "--run", *given)
 
 
 def exponent(sizes: list[int], values: list[float]) -> float:
@@ -79,7 +73,8 @@ def exponent(sizes: list[int], values: list[float]) -> float:
 
 def killed(folder: Path, start: int, stop: int) -> tuple[dict, int]:
     """Kill a shard half-way, and let it go on."""
-    started("killed", folder, start, stop).wait()
+    with suppress(subprocess.CalledProcessError):
+        measured("killed", folder, start, stop)
     seen = len(torch.load(folder / f"{start}-{stop}.pt", weights_only=True)["marks"])
     return measured("ours", folder, start, stop), seen
 
@@ -102,7 +97,7 @@ def main() -> None:
                 (folder / f"0-{size}.pt").unlink(missing_ok=True)
                 pair.append(measured("ours", folder, 0, size))
             runs.append(min(pair, key=lambda each: each["seconds"]))
-        peers = [measured("faiss", folder, 0, SIZE) for _ in range(2)]
+        peers = [measured("faiss", folder, 0, SIZE) for _ in range(2)] if find_spec("faiss") else []
         edges = [SIZE * part // SHARDS for part in range(SHARDS + 1)]
         parts = [measured("ours", folder, *edge) for edge in zip(edges[:-1], edges[1:], strict=True)]
         found = [torch.load(folder / f"{start}-{stop}.pt", weights_only=True) for start, stop in zip(edges, edges[1:])]
@@ -114,7 +109,7 @@ def main() -> None:
         seconds[f"{SHARDS} shards and their merge"] = sum(part["seconds"] for part in parts)
         same = {"shards": torch.equal(best.indices, whole)}
         facts = {"MiB": {"one search by batches": runs[-1]["mib"], "a shard": max(part["mib"] for part in parts)}}
-        if all(peers):
+        if peers:
             seconds["faiss IndexFlatL2, all in memory"] = min(each["seconds"] for each in peers)
             facts["MiB"]["faiss"] = min(each["mib"] for each in peers)
             same["faiss"] = (torch.load(folder / f"faiss-0-{SIZE}") == whole).double().mean().item()

@@ -5,8 +5,6 @@ python -m benchmarks.tracin [--train 48 --test 24]      # minutes of one core; e
 
 import argparse
 import json
-import subprocess
-import sys
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torchvision.models import resnet18
 
-from benchmarks.record import keep, race, watched
+from benchmarks.record import alone, keep, race, watched
 from lfx_utils.examples import tracin
 from lfx_utils.models.autoencoders import mnist_autoencoder
 
@@ -123,8 +121,7 @@ def main(train: int, tests: int) -> None:
     small()
     found = {}
     for way in WAYS:
-        command = [sys.executable, "-m", "benchmarks.tracin", "--way", way, "--train", str(train), "--test", str(tests)]
-        found[way] = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+        found[way] = alone("benchmarks.tracin", "--way", way, "--train", train, "--test", tests)
         print(f"  {way:44} {found[way]['seconds']:8.2f} s {found[way]['MiB']:6} MiB", flush=True)
     exact = torch.tensor(found["ours, memory=512"]["scores"])
     error = {
