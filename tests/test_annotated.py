@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image, ImageDraw, ImageOps
 
 from lfx_utils.datasets import IGNORE, Annotated, annotated, coco, load_annotated, masks, pictures, voc
@@ -242,11 +243,15 @@ def test_voc_is_downloaded_by_torchvision(tmp_path, monkeypatch):
         calls.append((root, year, image_set, download))
         official_voc(root)
 
-    monkeypatch.setattr(voc, "VOCDetection", download)
+    monkeypatch.setattr(torchvision.datasets, "VOCDetection", download)
     assert len(load_annotated("voc", size=20, root=tmp_path, download=True)) == 2
     assert len(load_annotated("voc", size=20, root=tmp_path, download=True)) == 2
     assert calls == [(tmp_path / "voc", "2007", "test", True)]
-    monkeypatch.setattr(voc, "VOCDetection", lambda *_, **__: (_ for _ in ()).throw(RuntimeError("no such archive")))
+
+    def fail(*_, **__):
+        raise RuntimeError("no such archive")
+
+    monkeypatch.setattr(torchvision.datasets, "VOCDetection", fail)
     with pytest.warns(UserWarning, match="could not be downloaded .no such archive"):
         assert load_annotated("voc", split="train", size=20, root=tmp_path, download=True).name == "scenes"
 

@@ -1,14 +1,12 @@
 """CIFAR-10, from torchvision's folder or from a packed copy in the data root."""
 
 import io
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import torchvision
 from PIL import Image
-from torchvision.transforms.functional import gaussian_blur
+from torch import Tensor
 
 from .base import Dataset, assemble, pixels
 from .files import Unavailable, check, data_root, first_sound, present, sound
@@ -18,7 +16,13 @@ CLASS_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "
 # Of images and labels as unsigned bytes, training part first.
 SHA256_SUBSET = "cd60a996609aff483686083854fd2408aea76fe47653456432f156b9c6102406"
 SHA256_PACK = "80387ddb9a0edf3fc4a964ee3770296169bb26a651050df20035579673099660"
-blurred = partial(gaussian_blur, kernel_size=[21, 21], sigma=[5.0, 5.0])
+
+
+def blurred(images: Tensor) -> Tensor:
+    """Blur images `(N, C, H, W)` by a Gaussian, kernel 21 and width 5."""
+    from torchvision.transforms.functional import gaussian_blur  # slow to import, and needed here alone
+
+    return gaussian_blur(images, kernel_size=[21, 21], sigma=[5.0, 5.0])
 
 
 def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
@@ -75,7 +79,9 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
 def _read_official(batches: Path, download: bool = False):
     """Only torchvision unpickles, and only after it has compared every file's MD5."""
     with sound(f"CIFAR-10 in {batches.parent}", "could not be downloaded" if download else "is damaged"):
-        parts = [torchvision.datasets.CIFAR10(batches.parent, part, download=download) for part in (True, False)]
+        from torchvision.datasets import CIFAR10  # slow to import, and needed here alone
+
+        parts = [CIFAR10(batches.parent, part, download=download) for part in (True, False)]
     return [(part.data, np.asarray(part.targets)) for part in parts], "torchvision's files, MD5 checked"
 
 

@@ -1,10 +1,8 @@
 """Handwritten digits that come with scikit-learn, in MNIST's size: MNIST's stand-in."""
 
 import numpy as np
-import sklearn
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 from .base import Dataset, assemble
@@ -32,6 +30,9 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
     >>> load(train=5, test=2).train.shape
     torch.Size([5, 1, 28, 28])
     """
+    import sklearn  # slow to import, and needed here alone
+    from sklearn.datasets import load_digits
+
     images, labels = load_digits(return_X_y=True)
     return assemble(
         "digits",

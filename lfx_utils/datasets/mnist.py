@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torchvision.datasets import MNIST
-from torchvision.datasets.utils import download_and_extract_archive
 
 from .base import Dataset, assemble, pixels
 from .files import Unavailable, data_root, first_sound, sound
@@ -75,6 +73,9 @@ def _read(home: Path) -> list[np.ndarray]:
 
 def _download(folder: Path) -> None:
     """Fetch the four files; unlike `MNIST(download=True)`, a damaged unpacked file is no reason to leave it."""
+    from torchvision.datasets import MNIST  # slow to import, and needed here alone
+    from torchvision.datasets.utils import download_and_extract_archive
+
     for file, md5 in MNIST.resources:
         for mirror in MNIST.mirrors:
             try:

@@ -6,12 +6,11 @@ import skimage
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from .annotated import square
 from .files import Unavailable
 from .photographs import CLASS_NAMES, FUNCTIONS
-from .pictures import colours
+from .pictures import as_tensor, colours
 
 LEAST = 16  # pixels
 
@@ -45,7 +44,7 @@ def photograph(source: str | PathLike | Image.Image, size: int = 224) -> Tensor:
         picture = colours(picture)
     except Unavailable as error:
         raise ValueError(f"source must have 8 or 16 bits a channel: {error}.") from error
-    return square(pil_to_tensor(picture), None, size)[0]
+    return square(as_tensor(picture), None, size)[0]
 
 
 def from_skimage(size: int = 224) -> tuple[Tensor, tuple[str, ...]]:

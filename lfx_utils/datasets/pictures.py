@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torchvision.transforms.functional import pil_to_tensor
 
 from .annotated import IGNORE, Annotated, square, square_boxes
 from .base import draw
@@ -93,7 +92,7 @@ def _plausible(entry: Entry) -> None:
 
 def _read(entry: Entry, size: int, classes: int) -> tuple[Tensor, Tensor]:
     with sound(entry.path), Image.open(entry.path) as file:
-        image = pil_to_tensor(colours(_as_annotated(file, entry)))
+        image = as_tensor(colours(_as_annotated(file, entry)))
     if entry.mask is None:
         return square(image, None, size)
     with sound(f"the mask of {entry.path}"):
@@ -125,6 +124,13 @@ def _as_annotated(file: Image.Image, entry: Entry) -> Image.Image:
     raise Unavailable(
         f"{entry.path} has {file.width} × {file.height} pixels, and its annotation notes {noted[0]} × {noted[1]}"
     )
+
+
+def as_tensor(picture: Image.Image) -> Tensor:
+    """Return a picture's uint8 pixels, `(3, H, W)` where it is RGB."""
+    from torchvision.transforms.functional import pil_to_tensor  # slow to import, and needed here alone
+
+    return pil_to_tensor(picture)
 
 
 def colours(picture: Image.Image) -> Image.Image:

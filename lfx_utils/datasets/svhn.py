@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-import torchvision
 
 from .base import Dataset, assemble
 from .cifar10 import blurred
@@ -58,5 +57,7 @@ def _read(file: Path, download: bool = False):
     with sound(f"SVHN in {file.parent}", "could not be downloaded" if download else "is damaged or not whole"):
         if download:
             file.parent.mkdir(parents=True, exist_ok=True)
-        loaded = [torchvision.datasets.SVHN(file.parent, part, download=download) for part in ("train", "test")]
+        from torchvision.datasets import SVHN  # slow to import, and needed here alone
+
+        loaded = [SVHN(file.parent, part, download=download) for part in ("train", "test")]
     return [(part.data, part.labels) for part in loaded]

@@ -7,7 +7,6 @@ from xml.etree import ElementTree
 
 import torch
 from torch import Tensor
-from torchvision.datasets import VOCDetection
 
 from .annotated import IGNORE, Annotated
 from .files import Unavailable, data_root, first_sound, sound
@@ -69,6 +68,8 @@ def load(split="test", count=None, seed=0, size=64, root=None, with_masks=True, 
         if not download:
             raise
     with sound(f"VOC {year}", "could not be downloaded"):
+        from torchvision.datasets import VOCDetection  # slow to import, and needed here alone
+
         VOCDetection(home / "voc", year=str(year), image_set=part, download=True)  # its archive has the masks, too
     return first_sound(places, missing)
 

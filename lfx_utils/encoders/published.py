@@ -13,7 +13,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torchvision.models import resnet50
 
 from lfx_utils.datasets.files import Unavailable, data_root, fetch
 from lfx_utils.models.resnet import Normalise, cifar_resnet
@@ -48,6 +47,8 @@ class Source:
 
 def imagenet_resnet50() -> nn.Sequential:
     """ResNet-50 without its last layer, `(B, 3, H, W)` in [0, 1] to `(B, 2048)`; parts `normalise` and `resnet`."""
+    from torchvision.models import resnet50  # slow to import, and needed here alone
+
     network = resnet50()
     network.fc = nn.Identity()
     for module in network.modules():

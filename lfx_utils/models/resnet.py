@@ -5,7 +5,6 @@ from collections import OrderedDict
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
 
 
 class Normalise(nn.Module):
@@ -29,6 +28,8 @@ def small_resnet(widths: tuple[int, ...] = (16, 48, 96, 192)) -> nn.Sequential:
 
     Source: He et al. (2016), Deep residual learning, with torchvision's blocks.
     """
+    from torchvision.models.resnet import BasicBlock  # slow to import, and not needed by whoever has an encoder
+
     inputs = widths[0]
     parts = OrderedDict(
         normalise=Normalise(),
@@ -63,6 +64,8 @@ def cifar_resnet(depth: int = 20) -> nn.Sequential:
 
     Source: He et al. (2016), Section 4.2, option A.
     """
+    from torchvision.models.resnet import BasicBlock
+
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"depth must be 6n + 2 with n ≥ 1, got {depth}.")
     parts = OrderedDict(conv1=nn.Conv2d(3, 16, 3, padding=1, bias=False), bn1=nn.BatchNorm2d(16), relu=nn.ReLU())

@@ -6,7 +6,6 @@ from collections import OrderedDict
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models import resnet18
 
 
 def cifar_resnet18() -> nn.Module:
@@ -16,6 +15,8 @@ def cifar_resnet18() -> nn.Module:
 
     Source: LF, Table 7; Chen et al. 2020, Appendix B.9.
     """
+    from torchvision.models import resnet18  # slow to import, and needed here alone
+
     network = resnet18(weights=None)
     network.conv1 = nn.Conv2d(3, 64, 3, stride=1, padding=1, bias=False)
     network.maxpool = nn.Identity()

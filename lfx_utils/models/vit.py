@@ -4,8 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torchvision.models import VisionTransformer
-from torchvision.models.vision_transformer import ConvStemConfig
 
 from .resnet import Normalise
 
@@ -39,6 +37,8 @@ class ViT(nn.Module):
         normalise: nn.Module | None = None,
     ):
         super().__init__()
+        from torchvision.models.vision_transformer import ConvStemConfig, VisionTransformer  # slow to import
+
         stem = [ConvStemConfig(width // share, 3, 2) for share in (4, 2, 1)] if convolutions else None
         whole = VisionTransformer(size, patch, depth, heads, width, hidden, conv_stem_configs=stem)
         self.patch, self.normalise = patch, normalise or Normalise()
