@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import pandas as pd
 import pytest
 
-from lfx_utils.chapters import ledger, scorecard
+from lfx_utils.chapters import judgement, ledger, scorecard
 from lfx_utils.chapters.claims import DATA
 from lfx_utils.chapters.session import start
 from lfx_utils.chapters.verdicts import PENDING
@@ -45,8 +45,8 @@ def test_a_larger_run_gives_the_headline_and_stands_beside_the_pages_own(folder)
 
 def test_the_kept_runs_meet_what_was_computed_independently():
     frame = scorecard.collect(DATA / "results")
-    rho = {"RE.T1.gradient-shap": 0.80, "RE.T2": 0.63, "RE.T4.mnist": 0.83, "NU.T2.complexity": 0.91}
-    rho |= {"NU.T2.relevance-mass": 0.44, "NU.F10.worst": -0.84}
+    rho = {"RE.T1.gradient-shap": 0.80, "RE.T2": 0.63, "RE.T4.mnist": 0.83, "NU.T2.complexity": 0.81}
+    rho |= {"NU.T2.relevance-mass": 0.70, "NU.T2.relevance-rank": 0.86}
     for name, expected in rho.items():
         name = f"{name}{'.' if name.count('.') == 1 else '-'}ranking"
         assert frame.loc[name, "value"] == pytest.approx(expected, abs=0.005), name
@@ -64,13 +64,21 @@ def test_the_headline_counts_claims_once_and_nothing_else(folder):
 def test_a_card_says_what_fails_and_on_what(folder):
     frame = scorecard.collect(folder[0])
     wrong = scorecard.against(frame)
-    assert {"NU.F10.worst-ranking", "RX.TH1.three-thousand-suffice"} <= set(wrong.index)
+    assert {"NU.T4.nem-u-highest", "RX.TH1.three-thousand-suffice"} <= set(wrong.index)
     assert frame.loc["NU.T2.relax-highest-rank", "headline"] == "open"  # over encoders, and not over all their images
-    text = Table(scorecard.cards(wrong.loc[["NU.F10.worst-ranking"]])).text
-    assert text.startswith("reversed on our encoders: The encoders and data sets rank by the latent distance")
-    assert (
-        "Finding NEM-U" in text and "ρ = -0.84, p = 0.0065, 8 cells" in text and "for those trained on ImageNet" in text
-    )
+    text = Table(scorecard.cards(wrong.loc[["NU.T4.nem-u-highest"]])).text
+    assert text.startswith("fails on our encoders: NEM-U has the highest monotonicity correlation.")
+    assert "Finding NEM-U: positive" in text and "ours: -0.118" in text and "for those trained on ImageNet" in text
+
+
+def test_a_stratum_with_a_cell_that_no_run_recorded_is_as_incomplete_as_one_without_a_number():
+    rows = ledger.read(DATA / "results" / "07_nem_u.json")
+    group = dict(judgement.tables(rows))["NU.T2.complexity-ranking"]
+    silent = {claim: row for claim, row in rows.items() if not claim.endswith("nem-u-dino-voc")}
+    empty = rows | {claim: row | {"value": None} for claim, row in rows.items() if claim not in silent}
+    of_silent = dict(judgement.tables(silent))["NU.T2.complexity-ranking"]
+    assert judgement.strata(of_silent, silent) == judgement.strata(group, empty)
+    assert len(judgement.strata(group, rows)) == 4 and len(judgement.strata(group, empty)) == 3
 
 
 def test_counts_add_up_to_the_claims(folder):

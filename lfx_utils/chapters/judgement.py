@@ -107,13 +107,14 @@ def tables(rows: dict[str, dict]) -> list[tuple[str, pd.DataFrame]]:
 def strata(group: pd.DataFrame, rows: dict[str, dict]) -> list[list[str]]:
     """Return a table's cells by stratum, for the strata without a missing or void cell.
 
-    Where every stratum has one, those are taken that keep more than half of their cells.
+    A cell that the run did not record is missing, too. Where every stratum has one, those are taken that keep more than
+    half of their cells.
     """
-    found = []
-    for _, stratum in group.groupby("stratum"):
+    found, printed = [], published()[lambda table: table.table.isin(group.table)].stratum.value_counts()
+    for name, stratum in group.groupby("stratum"):
         judged = {claim: alone(claims.rows()[claim], rows[claim]).verdict for claim in stratum.index}
         fit = [claim for claim, verdict in judged.items() if verdict == BESIDE]
-        found.append((len(fit) / len(stratum), fit))
+        found.append((len(fit) / printed[name], fit))
     whole = any(share == 1 for share, _ in found)
     return [fit for share, fit in found if share == 1 or not whole and share > 0.5]
 
