@@ -78,9 +78,9 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
 
 def _read_official(batches: Path, download: bool = False):
     """Only torchvision unpickles, and only after it has compared every file's MD5."""
-    with sound(f"CIFAR-10 in {batches.parent}", "could not be downloaded" if download else "is damaged"):
-        from torchvision.datasets import CIFAR10  # slow to import, and needed here alone
+    from torchvision.datasets import CIFAR10  # slow to import, and needed here alone
 
+    with sound(f"CIFAR-10 in {batches.parent}", "could not be downloaded" if download else "is damaged"):
         parts = [CIFAR10(batches.parent, part, download=download) for part in (True, False)]
     return [(part.data, np.asarray(part.targets)) for part in parts], "torchvision's files, MD5 checked"
 

@@ -54,10 +54,10 @@ def load(train=None, test=None, seed=0, root=None, download=False) -> Dataset:
 
 def _read(file: Path, download: bool = False):
     """Read both files of a folder, of which the training file says where it is."""
+    from torchvision.datasets import SVHN  # slow to import, and needed here alone
+
     with sound(f"SVHN in {file.parent}", "could not be downloaded" if download else "is damaged or not whole"):
         if download:
             file.parent.mkdir(parents=True, exist_ok=True)
-        from torchvision.datasets import SVHN  # slow to import, and needed here alone
-
         loaded = [SVHN(file.parent, part, download=download) for part in ("train", "test")]
     return [(part.data, part.labels) for part in loaded]

@@ -67,9 +67,9 @@ def load(split="test", count=None, seed=0, size=64, root=None, with_masks=True, 
     except Unavailable:
         if not download:
             raise
-    with sound(f"VOC {year}", "could not be downloaded"):
-        from torchvision.datasets import VOCDetection  # slow to import, and needed here alone
+    from torchvision.datasets import VOCDetection  # slow to import, and needed here alone
 
+    with sound(f"VOC {year}", "could not be downloaded"):
         VOCDetection(home / "voc", year=str(year), image_set=part, download=True)  # its archive has the masks, too
     return first_sound(places, missing)
 
